@@ -1,0 +1,133 @@
+"""The build step: a module from its `_target_`, seeded, with its weights, in eval mode."""
+
+import importlib
+import inspect
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from exporter.errors import FailureKind, StepError
+from exporter.spec import ModelSpec
+from exporter.suggestion import suggest
+
+__all__ = ["build_module", "check_signature", "construct", "locate", "seed_everything"]
+
+
+def build_module(model: ModelSpec) -> nn.Module:
+    """Construct the model of a spec, load its weights and make it ready for inference.
+
+    Raises:
+        StepError: The target cannot be imported, is not a module, does not take the declared inputs, or the
+            weights do not fit.
+    """
+    seed_everything(model.seed)
+    module = construct(model.source)
+    if not isinstance(module, nn.Module):
+        raise StepError(
+            FailureKind.build_error,
+            f"source._target_ {model.source.get('_target_')!r} gives a {type(module).__name__}, not a torch.nn.Module",
+        )
+    if model.weights is not None:
+        load_weights(module, Path(model.weights))
+    return module.eval()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a constructor may draw weights from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def construct(node: Any) -> Any:
+    """Build what a config node describes: a dict with `_target_` is a call, anything else is itself.
+
+    `_args_` holds positional arguments; all other keys are keyword arguments, built first.
+    """
+    if isinstance(node, list):
+        return [construct(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    values = {key: construct(value) for key, value in node.items()}
+    if "_target_" not in values:
+        return values
+    target = locate(str(values.pop("_target_")))
+    return target(*values.pop("_args_", []), **values)
+
+
+def locate(target: str) -> Callable[..., Any]:
+    """Import the class or function behind a dotted path.
+
+    Raises:
+        StepError: No module on the path can be imported, or it has no such attribute.
+    """
+    parts = target.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:length])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # Only if the module itself is missing; a missing import inside it is the user's to see.
+            if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+                continue
+            raise StepError(FailureKind.import_error, f"importing {module_name}: {error}") from error
+        except ImportError as error:
+            raise StepError(FailureKind.import_error, f"importing {module_name}: {error}") from error
+        return _get_attribute(found, parts[length:], target)
+    raise StepError(FailureKind.import_error, f"no module for source._target_ {target!r}")
+
+
+def _get_attribute(found: Any, names: list[str], target: str) -> Callable[..., Any]:
+    for name in names:
+        if not hasattr(found, name):
+            near = suggest(name, dir(found))
+            hint = f"did you mean {near!r}?" if near else ""
+            raise StepError(FailureKind.import_error, f"{target!r}: no {name!r} in {found.__name__}", hint)
+        found = getattr(found, name)
+    if not callable(found):
+        raise StepError(FailureKind.import_error, f"{target!r} is a {type(found).__name__}, which cannot be called")
+    return found  # type: ignore[no-any-return]
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a state dict: .safetensors, or what `torch.load(weights_only=True)` reads; nothing runs code."""
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        module.load_state_dict(state, strict=True, assign=True)
+    except Exception as error:
+        raise StepError(FailureKind.weights_error, f"{path}: {type(error).__name__}: {error}") from error
+
+
+def check_signature(module: nn.Module, model: ModelSpec) -> None:
+    """See that `forward` takes the declared inputs, all of them and no others that it needs.
+
+    Raises:
+        StepError: An input is not an argument of `forward`, or an argument without default is no input.
+    """
+    parameters = inspect.signature(module.forward).parameters
+    kinds = inspect.Parameter
+    if not any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values()):
+        for name in model.inputs:
+            if name not in parameters:
+                near = suggest(name, parameters)
+                raise StepError(
+                    FailureKind.signature_mismatch,
+                    f"input {name!r} is no argument of forward({', '.join(parameters)})",
+                    f"did you mean {near!r}?" if near else "",
+                )
+    for name, parameter in parameters.items():
+        needed = parameter.default is kinds.empty and parameter.kind in (
+            kinds.POSITIONAL_OR_KEYWORD,
+            kinds.KEYWORD_ONLY,
+        )
+        if needed and name not in model.inputs:
+            raise StepError(FailureKind.signature_mismatch, f"forward needs {name!r}, which is not among the inputs")

@@ -1,0 +1,126 @@
+"""The check step: is the saved file valid ONNX, and is it what was asked for?
+
+Works on the file, never on the program in memory: the file is what ships.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from exporter.capture import UNBOUNDED, DimRange
+from exporter.errors import FailureKind, StepError
+from exporter.result import TensorRecord
+from exporter.spec import DType, ExportSpec
+
+__all__ = ["CheckedGraph", "check"]
+
+
+@dataclass(frozen=True)
+class CheckedGraph:
+    """What the saved file declares and holds."""
+
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    op_counts: dict[str, int]
+
+
+def check(path: Path, spec: ExportSpec, ranges: Iterable[DimRange]) -> CheckedGraph:
+    """Run ONNX's full checker on a file and hold the graph against the spec.
+
+    Raises:
+        StepError: The file is not valid, its opset is another one, or a name, dtype or shape is not the one
+            asked for; or the graph holds for fewer sizes than a dim declares.
+    """
+    try:
+        # By path: a model of over 2 GiB cannot be checked in memory.
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise StepError(FailureKind.invalid_onnx, f"onnx.checker: {error}") from error
+    model = onnx.load(str(path), load_external_data=False)
+    _check_opset(model, spec.export.opset_version)
+    graph = CheckedGraph(
+        inputs=[_describe(value) for value in model.graph.input],
+        outputs=[_describe(value) for value in model.graph.output],
+        op_counts=dict(sorted(Counter(_op_types(model)).items())),
+    )
+    _check_inputs(graph.inputs, spec)
+    _check_outputs(graph.outputs, spec)
+    _check_ranges(ranges, spec)
+    return graph
+
+
+def _check_opset(model: onnx.ModelProto, wanted: int) -> None:
+    # The exporter keeps another opset, with no more than a log line, where it cannot convert.
+    found = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if found != wanted:
+        raise StepError(FailureKind.opset_mismatch, f"asked for opset {wanted}, the file says {found}")
+
+
+def _describe(value: onnx.ValueInfoProto) -> TensorRecord:
+    tensor = value.type.tensor_type
+    shape: list[int | str] = [
+        axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or "?") for axis in tensor.shape.dim
+    ]
+    return TensorRecord(name=value.name, dtype=_dtype_name(tensor.elem_type), shape=shape)
+
+
+def _dtype_name(elem_type: int) -> str:
+    name = str(onnx.TensorProto.DataType.Name(elem_type)).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _op_types(model: onnx.ModelProto) -> Iterable[str]:
+    pending = [model.graph, *model.functions]
+    while pending:
+        for node in pending.pop().node:
+            yield f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            for attribute in node.attribute:
+                pending.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
+
+
+def _check_inputs(found: list[TensorRecord], spec: ExportSpec) -> None:
+    names = [record.name for record in found]
+    wanted = list(spec.model.inputs)
+    if names != wanted:
+        raise StepError(
+            FailureKind.interface_mismatch, f"the graph takes {', '.join(names)}; the config says {', '.join(wanted)}"
+        )
+    for record, item in zip(found, spec.model.inputs.values(), strict=True):
+        dtype = DType(item.dtype)
+        if record.dtype != dtype.value:
+            raise StepError(
+                FailureKind.interface_mismatch,
+                f"input {record.name!r} is {record.dtype} in the graph; the config says {dtype.value}",
+            )
+        _check_shape("input", record, item.shape)
+
+
+def _check_outputs(found: list[TensorRecord], spec: ExportSpec) -> None:
+    for record in found:
+        output = spec.model.outputs.get(record.name)
+        if output is not None and output.shape is not None:
+            _check_shape("output", record, output.shape)
+
+
+def _check_shape(role: str, record: TensorRecord, wanted: list[int | str]) -> None:
+    if record.shape != wanted:
+        raise StepError(
+            FailureKind.interface_mismatch,
+            f"{role} {record.name!r} is {record.shape} in the graph; the config says {wanted}",
+        )
+
+
+def _check_ranges(ranges: Iterable[DimRange], spec: ExportSpec) -> None:
+    # torch.export drops the guards of a branch on a shape; what is left of them are these ranges.
+    for item in ranges:
+        dim = spec.model.dims[item.dim]
+        if item.min > dim.min or item.max < dim.max:
+            upper = item.max if item.max < UNBOUNDED else "any"
+            raise StepError(
+                FailureKind.dim_narrowed,
+                f"dim {item.dim!r} is declared {dim.min} to {dim.max}, the captured graph holds for {item.min} to "
+                f"{upper} (axis {item.axis} of {item.input!r}): forward branches on this size",
+            )

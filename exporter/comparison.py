@@ -1,0 +1,100 @@
+"""Holds ONNX Runtime's output against PyTorch's: shape and dtype first, then every element.
+
+An element passes if `|actual - expected| <= atol + rtol * |expected|`, as in numpy.isclose, but NaN and infinity
+fail unless they are declared, and then they have to stand in the same places.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.result import OutputParity
+from exporter.spec import Precision
+
+__all__ = ["NONFINITE", "compare", "same_bits"]
+
+# Begins the reason of an output that failed for this alone.
+NONFINITE = "NaN or infinity"
+
+
+def compare(
+    output: str,
+    expected: NDArray[Any],
+    actual: NDArray[Any],
+    precision: Precision,
+    *,
+    allow_nonfinite: bool = False,
+) -> OutputParity:
+    """Compare one output of one case.
+
+    Args:
+        output: The output's name.
+        expected: From PyTorch's eager module.
+        actual: From ONNX Runtime, on the same inputs.
+        precision: Gives rtol and atol.
+        allow_nonfinite: NaN and infinity may occur.
+    """
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        torch_form, ort_form = (f"{array.dtype}{list(array.shape)}" for array in (expected, actual))
+        return _failed(output, expected.size, f"torch gives {torch_form}, ONNX Runtime {ort_form}")
+    wide_expected, wide_actual = _widen(expected), _widen(actual)
+    finite = np.isfinite(wide_expected) & np.isfinite(wide_actual)
+    num_nonfinite = expected.size - int(finite.sum())
+    if num_nonfinite and not allow_nonfinite:
+        places = [
+            name for name, array in (("torch", wide_expected), ("ONNX Runtime", wide_actual)) if _nonfinite(array)
+        ]
+        reason = f"{NONFINITE} in {num_nonfinite} of {expected.size} elements ({' and '.join(places)})"
+        return _failed(output, expected.size, reason, num_nonfinite)
+    # Where not finite, equal NaN or equal infinity is the only match.
+    displaced = int((~finite & ~_same_nonfinite(wide_expected, wide_actual)).sum())
+    difference = np.abs(wide_actual[finite] - wide_expected[finite])
+    magnitude = np.abs(wide_expected[finite])
+    num_mismatched = int((difference > precision.atol + precision.rtol * magnitude).sum()) + displaced
+    # Integers above 2**53 do not fit a double; equality is asked of them as they are.
+    if expected.dtype.kind in "iu":
+        num_mismatched = max(num_mismatched, int((expected != actual).sum()))
+    relative = difference / np.maximum(magnitude, np.finfo(np.float64).tiny)
+    relative = np.where(difference == 0.0, 0.0, relative)
+    return OutputParity(
+        output=output,
+        passed=num_mismatched == 0,
+        num_elements=expected.size,
+        num_mismatched=num_mismatched,
+        max_abs_diff=float(difference.max(initial=0.0)),
+        max_rel_diff=float(relative.max(initial=0.0)),
+        reason=f"{num_mismatched} of {expected.size} elements out of tolerance" if num_mismatched else "",
+    )
+
+
+def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether two runs gave the same; NaN equals NaN here."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    return bool(np.array_equal(first, second, equal_nan=first.dtype.kind == "f"))
+
+
+def _widen(array: NDArray[Any]) -> NDArray[np.float64]:
+    return array.astype(np.float64)
+
+
+def _nonfinite(array: NDArray[np.float64]) -> bool:
+    return not np.isfinite(array).all()
+
+
+def _same_nonfinite(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:
+    same: NDArray[np.bool_] = (np.isnan(first) & np.isnan(second)) | (np.isinf(first) & (first == second))
+    return same
+
+
+def _failed(output: str, num_elements: int, reason: str, num_mismatched: int | None = None) -> OutputParity:
+    return OutputParity(
+        output=output,
+        passed=False,
+        num_elements=num_elements,
+        num_mismatched=num_elements if num_mismatched is None else num_mismatched,
+        max_abs_diff=None,
+        max_rel_diff=None,
+        reason=reason,
+    )

@@ -1,0 +1,97 @@
+"""One export from start to end: runs the steps in order and writes down what happened."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter import memory
+from exporter.directory import ExportDirectory, write_json
+from exporter.report import render_report
+from exporter.result import ExportResult, Failure, Status, Step
+from exporter.spec import ExportSpec
+from exporter.steps import StepFailed, StepRecorder
+from exporter.validation import require_valid
+from exporter.versions import library_versions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["describe_result", "export", "write_result"]
+
+log = logging.getLogger(__name__)
+
+
+def export(
+    spec: ExportSpec,
+    directory: Path | str,
+    module: "nn.Module | None" = None,
+    *,
+    threads: int | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> ExportResult:
+    """Export one model to ONNX, check the file, prove it against PyTorch and measure it.
+
+    Needs no Hydra: a notebook can call this. The directory gets model.onnx (and model.onnx.data), spec.json,
+    result.json and report.md.
+
+    Args:
+        spec: What to export; see `ExportSpec`.
+        directory: Created if missing; files of an earlier export in it are overwritten.
+        module: The model, where it already exists; it is put into eval mode. Without it the spec's
+            `source._target_` is built and its weights are loaded.
+        threads: Of torch and ONNX Runtime; None leaves torch's own default.
+        on_step: Called with each step as it begins.
+
+    Returns:
+        The result, failed or passed: a model that does not export is no exception here.
+
+    Raises:
+        ConfigError: The spec contradicts itself.
+    """
+    require_valid(spec)
+    target = ExportDirectory(Path(directory))
+    target.path.mkdir(parents=True, exist_ok=True)
+    target.clear()
+    write_json(target.spec, spec)
+    # torch takes a second to import, which is nothing to who only reads specs and results, and no part of an export.
+    from exporter.sequence import run_steps, set_threads
+
+    num_threads = set_threads(threads)
+    started = time.time()
+    recorder = StepRecorder(on_step)
+    baseline = memory.read_rss_bytes() or 0
+    findings: dict[str, Any] = {}
+    failure: Failure | None = None
+    try:
+        run_steps(spec, target, module, num_threads, recorder, findings)
+    except StepFailed as stopped:
+        failure = stopped.failure
+        # The log has the whole story; the result has the one line that matters.
+        log.exception("%s failed", failure.step, exc_info=stopped.__cause__)
+    result = describe_result(spec, failure, started, steps=recorder.records, baseline_rss_bytes=baseline, **findings)
+    write_result(target, result)
+    return result
+
+
+def describe_result(spec: ExportSpec, failure: Failure | None, started: float, **findings: Any) -> ExportResult:
+    """Put a result together; `started` is a time.time()."""
+    ended = time.time()
+    return ExportResult(
+        spec=spec,
+        status=Status.passed if failure is None else Status.failed,
+        failure=failure,
+        started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
+        ended_at=datetime.fromtimestamp(ended, UTC).isoformat(timespec="milliseconds"),
+        duration_s=max(0.0, ended - started),
+        versions=library_versions(),
+        **findings,
+    )
+
+
+def write_result(directory: ExportDirectory, result: ExportResult) -> None:
+    """Write the report, then result.json: the result is there only when all else is."""
+    directory.report.write_text(render_report(result), encoding="utf-8")
+    write_json(directory.result, result)

@@ -1,0 +1,154 @@
+"""The directory of one export: the only place that knows the names of its files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.plain_data import DataError, from_plain, to_plain
+from exporter.result import SCHEMA_VERSION, ExportResult, FileRecord, Step
+from exporter.spec import ExportSpec
+
+__all__ = ["ExportDirectory", "hash_file", "hash_parts", "read_json", "write_json"]
+
+_CHUNK_BYTES = 1 << 20
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_parts(parts: Mapping[str, str]) -> str:
+    """One sha256 for all parts of a fingerprint."""
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data so that a reader sees the old file or the new one, never a part."""
+    text = json.dumps(to_plain(value), indent=2, sort_keys=False, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: It is not JSON in UTF-8.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+
+
+@dataclass(frozen=True)
+class ExportDirectory:
+    """A worker fills one under runs/; the batch publishes it, whole, under exports/."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The ONNX graph. The base name is fixed: the graph names its data file by it."""
+        return self.path / "model.onnx"
+
+    @property
+    def model_data(self) -> Path:
+        return self.path / "model.onnx.data"
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        """What the export depends on; written by the batch before the worker starts."""
+        return self.path / "fingerprint.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def torch_report(self) -> Path:
+        """The Markdown report that torch's exporter writes; kept where a conversion failed."""
+        return self.path / "torch_onnx_report.md"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def current_step(self) -> Path:
+        """The step at work, for progress displays and for who finds the worker dead."""
+        return self.path / "current_step"
+
+    def clear(self) -> None:
+        """Remove what an earlier export left, so that no file of it can pass for one of the next."""
+        for path in (self.result, self.model, self.model_data, self.report, self.torch_report, self.current_step):
+            path.unlink(missing_ok=True)
+
+    def read_spec(self) -> ExportSpec:
+        return from_plain(ExportSpec, read_json(self.spec))
+
+    def read_fingerprint(self) -> dict[str, str]:
+        """The parts that the export depends on, each with its value or hash.
+
+        Raises:
+            DataError: The file is broken.
+            FileNotFoundError: There is none: the export was not made by a batch.
+        """
+        return from_plain(dict[str, str], read_json(self.fingerprint), str(self.fingerprint))
+
+    def read_current_step(self) -> Step | None:
+        """The step at work, or at which a worker died; None before the first."""
+        try:
+            return Step(self.current_step.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def read_result(self) -> ExportResult:
+        """Read result.json.
+
+        Raises:
+            DataError: It is broken, or a newer modelpress wrote it.
+            FileNotFoundError: There is none.
+        """
+        data = read_json(self.result)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != SCHEMA_VERSION:
+            raise DataError(f"{self.result}: schema_version is {version!r}, this modelpress reads {SCHEMA_VERSION}")
+        return from_plain(ExportResult, data)
+
+    def record_files(self) -> list[FileRecord]:
+        """Size and sha256 of the model's files."""
+        return [
+            FileRecord(path=path.name, size_bytes=path.stat().st_size, sha256=hash_file(path))
+            for path in (self.model, self.model_data)
+            if path.exists()
+        ]
+
+    def damaged_files(self, result: ExportResult) -> list[str]:
+        """Names of recorded files that are missing or whose bytes are not the recorded ones."""
+        return [
+            record.path
+            for record in result.files
+            if not (self.path / record.path).is_file() or hash_file(self.path / record.path) != record.sha256
+        ]

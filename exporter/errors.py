@@ -1,0 +1,134 @@
+"""Errors that modelpress raises, and the exit code each one stands for.
+
+    ModelpressError                a user or the machine must act; printed without a traceback
+    +-- ConfigError          2     the config or the command line is wrong; nothing started
+    +-- LockedError          4     another run holds the output directory
+    +-- StorageError         5     disk full, read-only, no permission
+    +-- SyncError            6     exports are fine; MLflow or DVC is behind
+    +-- IntegrityError       7     published bytes do not match their record
+    StepError                      one step of one export failed; becomes a `Failure` in the result
+
+Anything else that escapes is a bug in modelpress (exit code 3) and keeps its traceback.
+"""
+
+from enum import IntEnum, StrEnum
+
+__all__ = [
+    "ConfigError",
+    "ExitCode",
+    "FailureKind",
+    "IntegrityError",
+    "LockedError",
+    "ModelpressError",
+    "StepError",
+    "StorageError",
+    "SyncError",
+]
+
+
+class ExitCode(IntEnum):
+    """What the command tells the shell; the README has the same table."""
+
+    OK = 0
+    EXPORT_FAILED = 1
+    CONFIG = 2
+    BUG = 3
+    LOCKED = 4
+    STORAGE = 5
+    SYNC_BEHIND = 6
+    INTEGRITY = 7
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class FailureKind(StrEnum):
+    """Why an export did not pass: the fixed list that summaries, tags and tests share."""
+
+    # build
+    import_error = "import_error"
+    build_error = "build_error"
+    weights_error = "weights_error"
+    signature_mismatch = "signature_mismatch"
+    # capture
+    capture_error = "capture_error"
+    dim_specialized = "dim_specialized"
+    decomposition_error = "decomposition_error"
+    unsupported_op = "unsupported_op"
+    translation_error = "translation_error"
+    # optimize, save
+    optimize_error = "optimize_error"
+    save_error = "save_error"
+    storage_error = "storage_error"
+    # check
+    invalid_onnx = "invalid_onnx"
+    opset_mismatch = "opset_mismatch"
+    interface_mismatch = "interface_mismatch"
+    dim_narrowed = "dim_narrowed"
+    # parity
+    parity_failed = "parity_failed"
+    parity_unsupported = "parity_unsupported"
+    nondeterministic = "nondeterministic"
+    nonfinite = "nonfinite"
+    runtime_error = "runtime_error"
+    measure_error = "measure_error"
+    # the process
+    out_of_memory = "out_of_memory"
+    crashed = "crashed"
+    killed = "killed"
+    timeout = "timeout"
+    exited_early = "exited_early"
+    corrupt_output = "corrupt_output"
+    internal_error = "internal_error"
+    cancelled = "cancelled"
+
+
+class ModelpressError(Exception):
+    """Something that the user or the machine has to put right."""
+
+    exit_code: ExitCode = ExitCode.BUG
+
+
+class ConfigError(ModelpressError):
+    """The config or the command line is wrong; raised before anything starts."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class LockedError(ModelpressError):
+    """Another run holds the output directory."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class StorageError(ModelpressError):
+    """The output directory cannot be written: full, read-only or not permitted."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class SyncError(ModelpressError):
+    """MLflow or DVC did not take what was exported; the exports themselves are fine."""
+
+    exit_code = ExitCode.SYNC_BEHIND
+
+
+class IntegrityError(ModelpressError):
+    """Bytes on disk are not the bytes that were recorded."""
+
+    exit_code = ExitCode.INTEGRITY
+
+
+class StepError(Exception):
+    """A step found the export wrong, and knows the kind, the cause and what to do.
+
+    Args:
+        kind: Which of the fixed list of failures this is.
+        cause: One line, with the offending value.
+        hint: What the user can try next; a hint for the kind is used where it is empty.
+    """
+
+    def __init__(self, kind: FailureKind, cause: str, hint: str = "") -> None:
+        super().__init__(cause)
+        self.kind = kind
+        self.cause = cause
+        self.hint = hint

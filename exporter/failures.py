@@ -1,0 +1,122 @@
+"""Tells from an exception which kind of failure it is, its root cause in one line, and what to do.
+
+torch's exporter raises a few wrapper types and chains the real reason behind them; they are matched by name
+because most are private to it.
+"""
+
+import errno
+import re
+
+from exporter.errors import FailureKind, StepError
+from exporter.result import Failure, Step
+
+__all__ = ["HINTS", "describe_failure", "is_storage_error", "one_line"]
+
+_MAX_CAUSE = 400
+_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
+
+HINTS: dict[FailureKind, str] = {
+    FailureKind.import_error: "check source._target_, and that its file is in this folder or installed",
+    FailureKind.build_error: "check the arguments under source against the constructor",
+    FailureKind.weights_error: "check that the weights file belongs to this model",
+    FailureKind.signature_mismatch: "rename the inputs after the arguments of forward",
+    FailureKind.capture_error: "read torch_onnx_report.md; rewrite what depends on tensor values",
+    FailureKind.dim_specialized: "give the axis a whole number, or mend the code that fixes its size",
+    FailureKind.decomposition_error: "read torch_onnx_report.md for the operator that does not decompose",
+    FailureKind.unsupported_op: "replace the operator, or try a higher export.opset_version",
+    FailureKind.translation_error: "read torch_onnx_report.md for the operator that does not translate",
+    FailureKind.optimize_error: "try export.optimize=none",
+    FailureKind.save_error: "read worker.log",
+    FailureKind.storage_error: "free or choose another disk, then run the same command again",
+    FailureKind.invalid_onnx: "try export.optimize=none or another export.opset_version",
+    FailureKind.opset_mismatch: "choose an export.opset_version that the exporter can reach",
+    FailureKind.interface_mismatch: "make the names, dtypes and shapes in the config those of the model",
+    FailureKind.dim_narrowed: "narrow the dim in the config, or mend the branch on its size",
+    FailureKind.parity_failed: "try export.optimize=none; if it passes, the optimizer is at fault",
+    FailureKind.parity_unsupported: "ONNX Runtime cannot run this here; nothing is proven",
+    FailureKind.nondeterministic: "remove randomness from forward",
+    FailureKind.nonfinite: "use smaller fills, or declare nonfinite: true for the output",
+    FailureKind.runtime_error: "read worker.log; the size of the case is named there",
+    FailureKind.measure_error: "read worker.log",
+    FailureKind.out_of_memory: "use fewer executor.workers, or smaller dims",
+    FailureKind.crashed: "read worker.log: the stack at the crash is in it",
+    FailureKind.killed: "look for the out-of-memory killer in the system's log; use fewer executor.workers",
+    FailureKind.timeout: "raise executor.timeout_s, or read worker.log for where it hung",
+    FailureKind.exited_early: "find the exit call in the model's code",
+    FailureKind.corrupt_output: "run the same command again; if it stays, check the disk",
+    FailureKind.internal_error: "this is a bug in modelpress: please report it with worker.log",
+    FailureKind.cancelled: "run the same command again",
+}
+
+_DEFAULT_KIND: dict[Step, FailureKind] = {
+    Step.build: FailureKind.build_error,
+    Step.capture: FailureKind.capture_error,
+    Step.optimize: FailureKind.optimize_error,
+    Step.save: FailureKind.save_error,
+    Step.check: FailureKind.invalid_onnx,
+    Step.parity: FailureKind.runtime_error,
+    Step.measure: FailureKind.measure_error,
+}
+
+
+def describe_failure(step: Step, error: BaseException) -> Failure:
+    """Classify what a step raised.
+
+    Args:
+        step: The step that raised it.
+        error: The exception, with its chain of causes.
+    """
+    if isinstance(error, StepError):
+        return Failure(step=step, kind=error.kind, cause=one_line(error.cause), hint=error.hint or HINTS[error.kind])
+    chain = _chain(error)
+    kind = _classify(step, chain)
+    root = chain[-1]
+    cause = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
+    return Failure(step=step, kind=kind, cause=one_line(cause), hint=HINTS[kind])
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Whether the disk is at fault: full, read-only, over quota, not permitted or broken."""
+    return isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS
+
+
+def one_line(text: str) -> str:
+    """The text without colour codes and line breaks, cut to a readable length."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    plain = " ".join(plain.split())
+    return plain if len(plain) <= _MAX_CAUSE else plain[: _MAX_CAUSE - 3] + "..."
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
+def _classify(step: Step, chain: list[BaseException]) -> FailureKind:
+    root = chain[-1]
+    if isinstance(root, MemoryError) or "can't allocate memory" in str(root):
+        return FailureKind.out_of_memory
+    if is_storage_error(root):
+        return FailureKind.storage_error
+    if step is Step.capture:
+        return _classify_capture(chain)
+    return _DEFAULT_KIND[step]
+
+
+def _classify_capture(chain: list[BaseException]) -> FailureKind:
+    names = [type(error).__name__ for error in chain]
+    if names[0] == "TorchExportError":
+        # torch's words where a dim that was asked to be dynamic comes out as a number.
+        if "inferred a static shape" in str(chain[-1]):
+            return FailureKind.dim_specialized
+        return FailureKind.capture_error
+    if "DispatchError" in names:
+        return FailureKind.unsupported_op
+    if "GraphConstructionError" in names:
+        return FailureKind.translation_error
+    if names[0] == "ConversionError":
+        is_decomposition = "step 2/3" in str(chain[0])
+        return FailureKind.decomposition_error if is_decomposition else FailureKind.translation_error
+    return FailureKind.capture_error

@@ -1,0 +1,36 @@
+"""The measure step: how fast the saved file runs in ONNX Runtime."""
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from exporter.parity import open_session
+
+__all__ = ["count_parameters", "measure_latency"]
+
+_MAX_CALLS = 20
+_MAX_S = 1.0
+
+
+def measure_latency(path: Path, example: dict[str, torch.Tensor], threads: int) -> float:
+    """Median time of a call on the example inputs, in seconds, weights prepacked as in production.
+
+    After one call to warm up, up to 20 calls are made, for about a second at most. Exports that run beside
+    this one slow it down: compare numbers of the same batch, not of different machines.
+    """
+    session = open_session(path, prepack=True, threads=threads)
+    feeds = {name: tensor.numpy() for name, tensor in example.items()}
+    session.run(None, feeds)
+    times: list[float] = []
+    while len(times) < _MAX_CALLS and sum(times) < _MAX_S:
+        start = time.perf_counter()
+        session.run(None, feeds)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Elements of all parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,165 @@
+"""The parity step: the saved file in ONNX Runtime against the original eager module, over every case."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from exporter.cases import Case
+from exporter.comparison import NONFINITE, compare, same_bits
+from exporter.errors import FailureKind, StepError
+from exporter.inputs import make_inputs
+from exporter.result import CaseRecord, DimRecord, OutputParity
+from exporter.spec import ExportSpec
+
+__all__ = ["judge", "open_session", "prove_dims", "run_cases"]
+
+
+def open_session(path: Path, *, prepack: bool, threads: int) -> ort.InferenceSession:
+    """Open a file in ONNX Runtime on the CPU.
+
+    Args:
+        path: The saved model.
+        prepack: Lay out weights for speed, at the price of a second copy of them. Without it they are mapped.
+        threads: Of one operator.
+
+    Raises:
+        StepError: ONNX Runtime does not implement an operator of the graph for its types, or refuses the file.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Errors come as exceptions; warnings about the graph would only fill the log.
+    options.log_severity_level = 3
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except ort_errors.NotImplemented as error:
+        raise StepError(FailureKind.parity_unsupported, str(error)) from error
+    except (ort_errors.Fail, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf) as error:
+        raise StepError(FailureKind.invalid_onnx, f"ONNX Runtime refuses the file: {error}") from error
+
+
+def run_cases(
+    session: ort.InferenceSession, module: nn.Module, spec: ExportSpec, cases: list[Case]
+) -> Iterator[CaseRecord]:
+    """Run torch and ONNX Runtime on the inputs of each case, and compare all outputs.
+
+    In the first case both are run twice: a model that disagrees with itself cannot be judged.
+
+    Raises:
+        StepError: A run failed, the number of outputs differs, or a model disagrees with itself.
+    """
+    for index, case in enumerate(cases):
+        inputs = make_inputs(spec.model, case)
+        expected = _run_torch(module, inputs, case)
+        actual = _run_ort(session, inputs, case)
+        if len(expected) != len(actual):
+            names = ", ".join(actual)
+            raise StepError(
+                FailureKind.interface_mismatch, f"forward returns {len(expected)} tensors, the graph gives {names}"
+            )
+        if index == 0:
+            _require_same("PyTorch", expected, _run_torch(module, inputs, case), list(actual))
+            _require_same(
+                "ONNX Runtime", list(actual.values()), list(_run_ort(session, inputs, case).values()), list(actual)
+            )
+        yield CaseRecord(
+            name=case.name,
+            sizes=dict(case.sizes),
+            seed=case.seed,
+            outputs=[
+                compare(name, wanted, found, spec.precision, allow_nonfinite=_allows_nonfinite(spec, name))
+                for wanted, (name, found) in zip(expected, actual.items(), strict=True)
+            ],
+        )
+
+
+def judge(cases: list[CaseRecord]) -> None:
+    """Turn a miss in any case into the verdict.
+
+    Raises:
+        StepError: With the worst output of the first case that missed.
+    """
+    missed = [(case, output) for case in cases for output in case.outputs if not output.passed]
+    if not missed:
+        return
+    case, output = max(missed, key=lambda pair: _badness(pair[1]))
+    sizes = ", ".join(f"{name}={size}" for name, size in case.sizes.items())
+    difference = "" if output.max_abs_diff is None else f", max_abs_diff {output.max_abs_diff:.3g}"
+    cause = f"output {output.output!r}, case {case.name} ({sizes}): {output.reason}{difference}"
+    num_cases = len({case.name for case, _ in missed})
+    kind = FailureKind.nonfinite if output.reason.startswith(NONFINITE) else FailureKind.parity_failed
+    raise StepError(kind, f"{cause}; {num_cases} of {len(cases)} cases missed")
+
+
+def prove_dims(spec: ExportSpec, cases: list[CaseRecord]) -> list[DimRecord]:
+    """For each declared dim, the sizes at which parity held."""
+    held = [case for case in cases if case.passed]
+    return [
+        DimRecord(
+            name=name,
+            min=dim.min,
+            max=dim.max,
+            example=dim.example,
+            proven_sizes=sorted({case.sizes[name] for case in held}),
+        )
+        for name, dim in spec.model.dims.items()
+    ]
+
+
+def _badness(output: OutputParity) -> float:
+    # What could not be subtracted (shape, dtype, NaN) is worse than any number.
+    return float("inf") if output.max_abs_diff is None else output.max_abs_diff
+
+
+def _allows_nonfinite(spec: ExportSpec, output: str) -> bool:
+    declared = spec.model.outputs.get(output)
+    return declared is not None and declared.nonfinite
+
+
+def _run_torch(module: nn.Module, inputs: Mapping[str, torch.Tensor], case: Case) -> list[NDArray[Any]]:
+    # Clones: a forward that writes to its arguments must not change what ONNX Runtime is given.
+    arguments = {name: tensor.clone() for name, tensor in inputs.items()}
+    try:
+        with torch.inference_mode():
+            returned = module(**arguments)
+    except RuntimeError as error:
+        raise StepError(FailureKind.runtime_error, f"PyTorch in case {_describe(case)}: {error}") from error
+    leaves = pytree.tree_leaves(returned)
+    return [_to_numpy(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _run_ort(session: ort.InferenceSession, inputs: Mapping[str, torch.Tensor], case: Case) -> dict[str, NDArray[Any]]:
+    feeds = {name: _to_numpy(tensor) for name, tensor in inputs.items()}
+    names = [output.name for output in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except ort_errors.NotImplemented as error:
+        raise StepError(FailureKind.parity_unsupported, f"case {_describe(case)}: {error}") from error
+    except Exception as error:
+        # ONNX Runtime raises RuntimeError, ValueError and its own types here.
+        raise StepError(FailureKind.runtime_error, f"ONNX Runtime in case {_describe(case)}: {error}") from error
+
+
+def _describe(case: Case) -> str:
+    return f"{case.name} ({', '.join(f'{name}={size}' for name, size in case.sizes.items())})"
+
+
+def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    if tensor.dtype is torch.bfloat16:
+        raise StepError(FailureKind.parity_unsupported, "bfloat16 cannot be passed to ONNX Runtime on the CPU")
+    return np.ascontiguousarray(tensor.detach().numpy()).reshape(tuple(tensor.shape))
+
+
+def _require_same(who: str, first: list[NDArray[Any]], second: list[NDArray[Any]], names: list[str]) -> None:
+    for name, one, other in zip(names, first, second, strict=True):
+        if not same_bits(one, other):
+            raise StepError(FailureKind.nondeterministic, f"{who} gives two results for {name!r} on the same inputs")

@@ -1,0 +1,129 @@
+"""A result as a Markdown page, for a person at a terminal or in the MLflow UI."""
+
+from collections.abc import Iterable
+
+from exporter.result import ExportResult, Status, TensorRecord
+
+__all__ = ["render_report"]
+
+
+def render_report(result: ExportResult) -> str:
+    """The verdict and its evidence: signature, parity, steps, files, versions."""
+    sections = [
+        f"# {_text(result.id)}: {result.status}",
+        _render_verdict(result),
+        _render_signature(result),
+        _render_dims(result),
+        _render_parity(result),
+        _render_steps(result),
+        _render_files(result),
+        _table("Versions", ("library", "version"), ((name, version) for name, version in result.versions.items())),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _render_verdict(result: ExportResult) -> str:
+    failure = result.failure
+    if failure is None:
+        return f"Exported in {result.duration_s:.2f} s; every output agreed with PyTorch in {len(result.cases)} cases."
+    return "\n".join(
+        (
+            f"- step: {failure.step or 'before the first'}",
+            f"- kind: `{failure.kind}`",
+            f"- cause: {_text(failure.cause)}",
+            f"- what to do: {_text(failure.hint)}",
+        )
+    )
+
+
+def _render_signature(result: ExportResult) -> str:
+    def rows(role: str, records: list[TensorRecord]) -> Iterable[tuple[object, ...]]:
+        for record in records:
+            yield role, record.name, record.dtype, f"[{', '.join(str(axis) for axis in record.shape)}]"
+
+    return _table(
+        "Signature",
+        ("", "name", "dtype", "shape"),
+        (*rows("input", result.inputs), *rows("output", result.outputs)),
+    )
+
+
+def _render_dims(result: ExportResult) -> str:
+    return _table(
+        "Dims",
+        ("name", "declared", "example", "proven at"),
+        (
+            (dim.name, f"{dim.min} to {dim.max}", dim.example, ", ".join(str(size) for size in dim.proven_sizes))
+            for dim in result.dims
+        ),
+    )
+
+
+def _render_parity(result: ExportResult) -> str:
+    precision = result.spec.precision
+    return _table(
+        f"Parity (rtol {precision.rtol:g}, atol {precision.atol:g})",
+        ("case", "sizes", "output", "verdict", "max_abs_diff", "max_rel_diff", "elements"),
+        (
+            (
+                case.name,
+                ", ".join(f"{name}={size}" for name, size in case.sizes.items()),
+                output.output,
+                "passed" if output.passed else output.reason,
+                _number(output.max_abs_diff),
+                _number(output.max_rel_diff),
+                output.num_elements,
+            )
+            for case in result.cases
+            for output in case.outputs
+        ),
+    )
+
+
+def _render_steps(result: ExportResult) -> str:
+    return _table(
+        "Steps",
+        ("step", "time, s", "peak memory above the start, MiB"),
+        (
+            (record.step, f"{record.duration_s:.3f}", _mebibytes(result.peak_bytes(record.step)))
+            for record in result.steps
+        ),
+    )
+
+
+def _render_files(result: ExportResult) -> str:
+    if result.status is not Status.passed:
+        return ""
+    latency = "" if result.latency_s is None else f", {result.latency_s * 1000:.3g} ms a call in ONNX Runtime"
+    facts = (
+        f"{result.num_parameters:,} parameters, {result.num_nodes_captured} nodes captured, {result.num_nodes} after "
+        f"optimize, opset {result.spec.export.opset_version}{latency}."
+    )
+    files = _table(
+        "Files",
+        ("file", "bytes", "sha256"),
+        ((file.path, file.size_bytes, file.sha256) for file in result.files),
+    )
+    return f"{files}\n\n{facts}"
+
+
+def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = ["| " + " | ".join(_text(str(cell)) for cell in row) + " |" for row in rows]
+    if not lines:
+        return ""
+    return "\n".join((f"## {title}", "", f"| {' | '.join(header)} |", "|---" * len(header) + "|", *lines))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _mebibytes(value: int | None) -> str:
+    return "-" if value is None else f"{value / 2**20:.1f}"
+
+
+def _text(text: str) -> str:
+    """Names and messages are not markup: neutralize what Markdown and HTML would read as such."""
+    for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "'"), ("\n", " ")):
+        text = text.replace(raw, safe)
+    return text

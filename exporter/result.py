@@ -1,0 +1,199 @@
+"""What happened to one export: plain data, written to result.json by the worker and read by everything else."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from exporter.errors import FailureKind
+from exporter.spec import ExportSpec
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CaseRecord",
+    "DimRecord",
+    "ExportResult",
+    "Failure",
+    "FileRecord",
+    "OutputParity",
+    "Status",
+    "Step",
+    "StepRecord",
+    "TensorRecord",
+]
+
+# Raised when a field changes its meaning; a reader refuses a newer one.
+SCHEMA_VERSION = 1
+
+
+class Step(StrEnum):
+    """The parts of one export, in order."""
+
+    build = "build"
+    capture = "capture"
+    optimize = "optimize"
+    save = "save"
+    check = "check"
+    parity = "parity"
+    measure = "measure"
+
+
+class Status(StrEnum):
+    """The verdict."""
+
+    passed = "passed"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an export did not pass."""
+
+    # None where the process ended before any step began.
+    step: Step | None
+    kind: FailureKind
+    cause: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.step or 'start'}: {self.kind}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What one step cost."""
+
+    step: Step
+    duration_s: float
+    # Resident memory at its highest within the step, of the whole process; None where the kernel does not say.
+    peak_rss_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRecord:
+    """An input or output of the saved graph; symbolic axes are strings."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DimRecord:
+    """A declared dim and the sizes at which parity held."""
+
+    name: str
+    min: int
+    max: int
+    example: int
+    proven_sizes: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputParity:
+    """One output in one case: ONNX Runtime against PyTorch.
+
+    The differences are None where shape or dtype differ, or where they are not finite.
+    """
+
+    output: str
+    passed: bool
+    num_elements: int
+    num_mismatched: int
+    max_abs_diff: float | None
+    max_rel_diff: float | None
+    # Empty if passed, else what is wrong in a few words.
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRecord:
+    """One assignment of sizes to the dims, and how each output compared there."""
+
+    name: str
+    sizes: dict[str, int]
+    seed: int
+    outputs: list[OutputParity]
+
+    @property
+    def passed(self) -> bool:
+        return all(output.passed for output in self.outputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A file of the export, by its name in the export's directory."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """The whole story of one export. What a failed one never reached is empty or None."""
+
+    spec: ExportSpec
+    status: Status
+    failure: Failure | None = None
+    # UTC, ISO 8601.
+    started_at: str
+    ended_at: str
+    duration_s: float
+    # Resident memory before the first step: what the interpreter and its imports cost by themselves.
+    baseline_rss_bytes: int = 0
+    steps: list[StepRecord] = field(default_factory=list)
+    inputs: list[TensorRecord] = field(default_factory=list)
+    outputs: list[TensorRecord] = field(default_factory=list)
+    dims: list[DimRecord] = field(default_factory=list)
+    cases: list[CaseRecord] = field(default_factory=list)
+    files: list[FileRecord] = field(default_factory=list)
+    capture_strategy: str = ""
+    num_parameters: int = 0
+    num_nodes: int = 0
+    # Nodes before the optimize step; equal to num_nodes where it changed nothing.
+    num_nodes_captured: int = 0
+    op_counts: dict[str, int] = field(default_factory=dict)
+    # Median time of one ONNX Runtime call on the example inputs.
+    latency_s: float | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the model: the graph and its external data."""
+        return sum(file.size_bytes for file in self.files if file.path.startswith("model.onnx"))
+
+    @property
+    def max_abs_diff(self) -> float | None:
+        """The largest difference over all outputs and cases; None where none could be taken."""
+        return self._largest("max_abs_diff")
+
+    @property
+    def max_rel_diff(self) -> float | None:
+        """The largest relative difference over all outputs and cases; None where none could be taken."""
+        return self._largest("max_rel_diff")
+
+    def peak_bytes(self, *steps: Step) -> int | None:
+        """Peak memory of the given steps above the baseline; None where it was not read."""
+        peaks = [
+            record.peak_rss_bytes for record in self.steps if record.step in steps and record.peak_rss_bytes is not None
+        ]
+        return max(0, max(peaks) - self.baseline_rss_bytes) if peaks else None
+
+    @property
+    def export_peak_bytes(self) -> int | None:
+        """Peak memory above the baseline from build to save: what making the file needs."""
+        return self.peak_bytes(Step.build, Step.capture, Step.optimize, Step.save)
+
+    @property
+    def parity_peak_bytes(self) -> int | None:
+        """Peak memory above the baseline in parity: what proving the file needs."""
+        return self.peak_bytes(Step.parity)
+
+    def _largest(self, name: str) -> float | None:
+        values = [getattr(output, name) for case in self.cases for output in case.outputs]
+        return max((value for value in values if value is not None), default=None)

@@ -1,0 +1,70 @@
+"""The save step: the graph under its final names, without a trace of the machine it was made on."""
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from exporter.capture import Captured
+from exporter.directory import ExportDirectory
+
+__all__ = ["save"]
+
+_FILE_MODE = 0o644
+
+
+def save(captured: Captured, directory: ExportDirectory) -> None:
+    """Write model.onnx and, for tensors over 256 bytes, model.onnx.data.
+
+    The bytes depend on the model and the versions alone: stack traces, source lines and absolute paths, which
+    the exporter puts into the metadata, are removed first. Tensors go to disk one by one.
+    """
+    program = captured.program
+    _rename_outputs(program.model, captured.output_names)
+    _clear_metadata(program.model)
+    program.save(directory.model, external_data=True)
+    if directory.model_data.exists() and directory.model_data.stat().st_size == 0:
+        # Written even where every tensor is small enough to stand in the graph.
+        directory.model_data.unlink()
+    for path in (directory.model, directory.model_data):
+        if path.exists():
+            # onnx_ir makes the data file private to its owner.
+            path.chmod(_FILE_MODE)
+
+
+def _rename_outputs(model: ir.Model, names: list[str]) -> None:
+    """Give the graph's outputs the given names, moving aside values that hold one of them."""
+    graph = model.graph
+    _separate_outputs(graph)
+    wanted = dict(zip(names, graph.outputs, strict=True))
+    for value in _all_values(graph):
+        if value.name in wanted and wanted[value.name] is not value:
+            value.name = f"{value.name}_internal"
+    for name, value in wanted.items():
+        value.name = name
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """See that each output is a value of its own: not an input, an initializer or a second use of another."""
+    seen: set[int] = set()
+    for index, value in enumerate(graph.outputs):
+        if id(value) in seen or value.producer() is None:
+            node = ir.node("Identity", [value])
+            copied = node.outputs[0]
+            copied.shape, copied.type = value.shape, value.type
+            graph.append(node)
+            graph.outputs[index] = copied
+        seen.add(id(graph.outputs[index]))
+
+
+def _all_values(graph: ir.Graph) -> list[ir.Value]:
+    values = [*graph.inputs, *graph.initializers.values()]
+    values.extend(output for node in graph.all_nodes() for output in node.outputs)
+    return values
+
+
+def _clear_metadata(model: ir.Model) -> None:
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.producer_version = torch.__version__.split("+")[0]
+    for value in _all_values(model.graph):
+        value.metadata_props.clear()

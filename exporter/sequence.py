@@ -1,0 +1,69 @@
+"""The steps of one export in their order, and what each hands to the next.
+
+Imports torch and ONNX Runtime; `exporter.conductor` loads it when an export begins.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporter import build, capture, check, inputs, measure, optimize, parity, save
+from exporter.cases import choose_cases
+from exporter.directory import ExportDirectory
+from exporter.result import CaseRecord, Step
+from exporter.spec import ExportSpec
+from exporter.steps import StepRecorder
+
+__all__ = ["run_steps", "set_threads"]
+
+
+def set_threads(threads: int | None) -> int:
+    """Set the threads of a torch operator, where a number is given; returns what now holds."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def run_steps(
+    spec: ExportSpec,
+    directory: ExportDirectory,
+    module: nn.Module | None,
+    threads: int,
+    recorder: StepRecorder,
+    findings: dict[str, Any],
+) -> None:
+    """Run each step; what they find goes into `findings` at once, so that a failure later on keeps it."""
+    with recorder.step(Step.build):
+        module = build.build_module(spec.model) if module is None else module.eval()
+        build.check_signature(module, spec.model)
+        findings["num_parameters"] = measure.count_parameters(module)
+    cases = choose_cases(spec)
+    with recorder.step(Step.capture):
+        example = inputs.make_inputs(spec.model, cases[0])
+        captured = capture.capture(module, spec, example, directory.torch_report)
+        findings["capture_strategy"] = captured.strategy
+        findings["num_nodes_captured"] = optimize.count_nodes(captured.program)
+    with recorder.step(Step.optimize):
+        optimize.optimize(captured.program, spec.export.optimize)
+        findings["num_nodes"] = optimize.count_nodes(captured.program)
+    with recorder.step(Step.save):
+        save.save(captured, directory)
+        findings["files"] = directory.record_files()
+        ranges = captured.ranges
+        # The program holds on to a copy of every folded initializer.
+        del captured
+    with recorder.step(Step.check):
+        graph = check.check(directory.model, spec, ranges)
+        findings.update(inputs=graph.inputs, outputs=graph.outputs, op_counts=graph.op_counts)
+    with recorder.step(Step.parity):
+        session = parity.open_session(directory.model, prepack=False, threads=threads)
+        records: list[CaseRecord] = []
+        findings["cases"] = records
+        # One by one: the cases before a failure stay on record.
+        records.extend(parity.run_cases(session, module, spec, cases))
+        findings["dims"] = parity.prove_dims(spec, records)
+        parity.judge(records)
+        del session
+    with recorder.step(Step.measure):
+        findings["latency_s"] = measure.measure_latency(directory.model, example, threads)

@@ -1,0 +1,170 @@
+"""What is asked for one export: plain data that YAML, JSON and a notebook can all write.
+
+The standard library alone is imported here, so that reading a spec never loads torch. The classes are not
+frozen because OmegaConf merges YAML into them; nothing changes a spec after it is composed.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "DType",
+    "Dim",
+    "ExportOptions",
+    "ExportSpec",
+    "Fill",
+    "FillKind",
+    "Input",
+    "ModelSpec",
+    "Optimize",
+    "Output",
+    "ParityOptions",
+    "Precision",
+    "PrecisionName",
+]
+
+# OmegaConf matches an enum by the NAME of its members, so names are spelled as users type them.
+
+
+class DType(StrEnum):
+    """Element types that an input can have."""
+
+    float32 = "float32"
+    float64 = "float64"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+    int16 = "int16"
+    int32 = "int32"
+    int64 = "int64"
+    uint8 = "uint8"
+    bool = "bool"
+
+
+class FillKind(StrEnum):
+    """How an input's elements are drawn."""
+
+    normal = "normal"
+    uniform = "uniform"
+    randint = "randint"
+    arange = "arange"
+    ones = "ones"
+    zeros = "zeros"
+    constant = "constant"
+
+
+class Optimize(StrEnum):
+    """Which graph passes run after capture."""
+
+    none = "none"
+    default = "default"
+
+
+class PrecisionName(StrEnum):
+    """Number formats that a model can be exported in."""
+
+    fp32 = "fp32"
+
+
+@dataclass
+class Dim:
+    """A named size that stays symbolic in the ONNX graph and is proven from `min` to `max`."""
+
+    min: int
+    max: int
+    # The size at which the model is captured.
+    example: int
+
+
+@dataclass
+class Fill:
+    """Where an input's elements come from; all are seeded and the same on every machine."""
+
+    kind: FillKind = FillKind.normal
+    # uniform: low <= x < high. randint: low <= x < high, whole numbers.
+    low: float = 0.0
+    high: float = 1.0
+    # constant: every element has this value.
+    value: float = 0.0
+
+
+@dataclass
+class Input:
+    """One argument of `forward`, by its name there."""
+
+    # A whole number, or the name of one of the model's dims, for each axis.
+    shape: list[Any]
+    dtype: DType = DType.float32
+    fill: Fill = field(default_factory=Fill)
+
+
+@dataclass
+class Output:
+    """One tensor that `forward` returns, by the name it gets in the graph."""
+
+    # Checked against the saved graph where given: whole numbers and dim names.
+    shape: list[Any] | None = None
+    # Allow NaN and infinity; they must then stand in the same places in torch and ONNX Runtime.
+    nonfinite: bool = False
+
+
+@dataclass
+class ModelSpec:
+    """What the model is, what it takes and what it gives back."""
+
+    # Names the export's directory: letters, digits, dot, dash and underscore.
+    name: str
+    # `_target_` is the dotted path of a class or function, the rest its keyword arguments; may be nested.
+    source: dict[str, Any]
+    # In the order in which the ONNX graph shall take them.
+    inputs: dict[str, Input]
+    dims: dict[str, Dim] = field(default_factory=dict)
+    # In order. Where `forward` returns a dict, these are its keys. Empty: named after what `forward` returns.
+    outputs: dict[str, Output] = field(default_factory=dict)
+    # A .safetensors or .pt file of a state dict; without it the weights are what the seed makes them.
+    weights: str | None = None
+    # Seeds random weights and the test inputs.
+    seed: int = 0
+
+
+@dataclass
+class ExportOptions:
+    """How the model is turned into ONNX."""
+
+    # The ONNX operator set; 18 to 25 are accepted.
+    opset_version: int = 20
+    # none, or default: the passes of torch's own `ONNXProgram.optimize()`.
+    optimize: Optimize = Optimize.default
+
+
+@dataclass
+class Precision:
+    """The number format, and how close ONNX Runtime must come to PyTorch in it.
+
+    An element passes if `|actual - expected| <= atol + rtol * |expected|`, expected being PyTorch's.
+    """
+
+    name: PrecisionName
+    rtol: float
+    atol: float
+
+
+@dataclass
+class ParityOptions:
+    """How far the parity cases go."""
+
+    # A dim is tried at its maximum as far as the inputs of one case stay under this many elements.
+    max_input_elements: int = 4_194_304
+
+
+@dataclass
+class ExportSpec:
+    """One export: everything that decides the bytes of the result and its verdict."""
+
+    # Names the directory under exports/.
+    id: str
+    model: ModelSpec
+    precision: Precision
+    export: ExportOptions = field(default_factory=ExportOptions)
+    parity: ParityOptions = field(default_factory=ParityOptions)

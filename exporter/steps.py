@@ -1,0 +1,55 @@
+"""Runs a step: its time, its peak memory, and the one place where an exception becomes a `Failure`."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from exporter import memory
+from exporter.failures import describe_failure
+from exporter.result import Failure, Step, StepRecord
+
+__all__ = ["StepFailed", "StepRecorder"]
+
+
+class StepFailed(Exception):  # noqa: N818  (control flow, like StopIteration)
+    """Ends an export: the failure is described, the original exception is the cause."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class StepRecorder:
+    """Collects a `StepRecord` for each step that was begun.
+
+    Args:
+        on_step: Called with each step as it begins.
+    """
+
+    def __init__(self, on_step: Callable[[Step], None] | None = None) -> None:
+        self.records: list[StepRecord] = []
+        self._on_step = on_step
+
+    @contextmanager
+    def step(self, step: Step) -> Iterator[None]:
+        """Time and measure the body.
+
+        Raises:
+            StepFailed: The body raised an `Exception`. What is not one (Ctrl-C, SystemExit) passes through.
+        """
+        if self._on_step is not None:
+            self._on_step(step)
+        can_measure = memory.reset_peak_rss()
+        start = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            raise StepFailed(describe_failure(step, error)) from error
+        finally:
+            self.records.append(
+                StepRecord(
+                    step=step,
+                    duration_s=time.perf_counter() - start,
+                    peak_rss_bytes=memory.read_peak_rss_bytes() if can_measure else None,
+                )
+            )

@@ -1,0 +1,105 @@
+"""Contradictions within a spec, found before anything is started.
+
+Types and unknown keys are the schema's business (pipeline.config); whether `forward` agrees is found out later.
+"""
+
+import re
+from collections.abc import Iterator
+
+from exporter.errors import ConfigError
+from exporter.spec import DType, ExportSpec, Fill, FillKind, ModelSpec
+from exporter.suggestion import suggest
+
+__all__ = ["OPSET_RANGE", "find_problems", "require_valid"]
+
+# torch's lowerings target 18; onnxscript converts up to 25. Outside, the exporter may silently keep another
+# opset, or label a graph with one that lacks its operators.
+OPSET_RANGE = (18, 25)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FLOATS = (DType.float16, DType.bfloat16, DType.float32, DType.float64)
+
+
+def require_valid(spec: ExportSpec) -> None:
+    """Raise if the spec contradicts itself.
+
+    Raises:
+        ConfigError: With every problem on a line of its own.
+    """
+    problems = list(find_problems(spec))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def find_problems(spec: ExportSpec) -> Iterator[str]:
+    """Each problem as a line: the key, what is wrong with its value, and what is right."""
+    for key, name in (("id", spec.id), ("model.name", spec.model.name)):
+        if not _NAME.fullmatch(name):
+            yield f"{key}: {name!r} must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit"
+    low, high = OPSET_RANGE
+    if not low <= spec.export.opset_version <= high:
+        yield f"export.opset_version: {spec.export.opset_version} is not within {low} to {high}"
+    for key in ("rtol", "atol"):
+        if not 0 <= getattr(spec.precision, key) < float("inf"):
+            yield f"precision.{key}: {getattr(spec.precision, key)} must be a number of at least 0"
+    if spec.parity.max_input_elements < 1:
+        yield f"parity.max_input_elements: {spec.parity.max_input_elements} must be at least 1"
+    yield from _find_model_problems(spec.model)
+
+
+def _find_model_problems(model: ModelSpec) -> Iterator[str]:
+    if "_target_" not in model.source:
+        yield "model.source: the key _target_ is missing: the dotted path of the model's class"
+    if not model.inputs:
+        yield "model.inputs: is empty; forward needs at least one tensor"
+    yield from _find_dim_problems(model)
+    used: set[str] = set()
+    for name, item in model.inputs.items():
+        place = f"model.inputs.{name}"
+        yield from _find_shape_problems(f"{place}.shape", item.shape, model)
+        yield from _find_fill_problems(f"{place}.fill", item.fill, item.dtype)
+        used.update(axis for axis in item.shape if isinstance(axis, str))
+    for name, output in model.outputs.items():
+        if name in model.inputs:
+            yield f"model.outputs.{name}: an input has the same name"
+        if output.shape is not None:
+            yield from _find_shape_problems(f"model.outputs.{name}.shape", output.shape, model)
+    for name in model.dims:
+        if name not in used:
+            yield f"model.dims.{name}: no input's shape has this dim"
+
+
+def _find_dim_problems(model: ModelSpec) -> Iterator[str]:
+    for name, dim in model.dims.items():
+        place = f"model.dims.{name}"
+        if not name.isidentifier():
+            yield f"{place}: {name!r} must be a name of letters, digits and '_', not beginning with a digit"
+        if dim.min < 1:
+            yield f"{place}.min: {dim.min} must be at least 1"
+        if dim.min >= dim.max:
+            yield f"{place}: min {dim.min} must be less than max {dim.max}; a fixed size is a number in the shape"
+        elif not dim.min <= dim.example <= dim.max:
+            yield f"{place}.example: {dim.example} is not within min {dim.min} and max {dim.max}"
+
+
+def _find_shape_problems(place: str, shape: list[int | str], model: ModelSpec) -> Iterator[str]:
+    for axis in shape:
+        if isinstance(axis, bool) or not isinstance(axis, int | str):
+            yield f"{place}: {axis!r} is neither a whole number nor the name of a dim"
+        elif isinstance(axis, int) and axis < 0:
+            yield f"{place}: {axis} is negative"
+        elif isinstance(axis, str) and axis not in model.dims:
+            near = suggest(axis, model.dims)
+            meant = f"did you mean {near!r}?" if near else f"declare it under model.dims ({', '.join(model.dims)})"
+            yield f"{place}: dim {axis!r} is not declared; {meant}"
+
+
+def _find_fill_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
+    if fill.kind is FillKind.normal and dtype not in _FLOATS:
+        yield f"{place}.kind: normal does not fit {dtype.value}; use randint, arange, ones, zeros or constant"
+    if fill.kind is FillKind.uniform and dtype not in _FLOATS:
+        yield f"{place}.kind: uniform does not fit {dtype.value}; use randint"
+    if fill.kind in (FillKind.uniform, FillKind.randint) and fill.low >= fill.high:
+        yield f"{place}: low {fill.low:g} must be less than high {fill.high:g}"
+    if fill.kind is FillKind.randint and (fill.low % 1 or fill.high % 1):
+        yield f"{place}: randint needs whole numbers for low and high"

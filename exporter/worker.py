@@ -1,0 +1,120 @@
+"""The process that runs one export: a directory with spec.json in, a directory with result.json out.
+
+It hands nothing back but files, so it does not matter who started it or where. It never publishes.
+"""
+
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from exporter.conductor import describe_result, export, write_result
+from exporter.directory import ExportDirectory
+from exporter.errors import FailureKind
+from exporter.failures import HINTS, is_storage_error, one_line
+from exporter.result import Failure
+
+__all__ = ["STATUS_STORAGE", "run_worker"]
+
+log = logging.getLogger(__name__)
+
+# Exit statuses, as in sysexits.h: EX_IOERR where not even the result could be written, EX_SOFTWARE for a bug.
+STATUS_STORAGE = 74
+_STATUS_BUG = 70
+
+_PR_SET_PDEATHSIG = 1
+
+
+def run_worker(path: str, threads: int) -> None:
+    """Run the export whose spec lies in a directory, then end this process.
+
+    Exit status 0 says only that a result was written; the result says how the export went.
+
+    Args:
+        path: The export's directory.
+        threads: Of torch and ONNX Runtime.
+    """
+    directory = ExportDirectory(Path(path))
+    _detach(directory)
+    status = _STATUS_BUG
+    try:
+        status = _run(directory, threads)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Skips a second of interpreter teardown, and whatever the model registered to run there.
+        os._exit(status)
+
+
+def _detach(directory: ExportDirectory) -> None:
+    """Leave the parent's terminal and session: output goes to the log, Ctrl-C goes to the parent alone."""
+    os.setsid()
+    # Dies with its parent, so that a killed batch leaves nothing running.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    log_file = os.open(directory.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(log_file, 1)
+    os.dup2(log_file, 2)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        setattr(
+            sys, name, os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+        )
+    # A copy of its own: the stacks at a crash, or at a time-out, reach the log even if the model closes fd 2.
+    crash_log = os.fdopen(os.dup(log_file), "w")
+    faulthandler.enable(crash_log)
+    faulthandler.register(signal.SIGUSR1, crash_log, all_threads=True)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _run(directory: ExportDirectory, threads: int) -> int:
+    """Run the export and return the exit status; whatever the model's code raises ends here."""
+    started = time.time()
+    raised: BaseException | None = None
+    try:
+        _export(directory, threads)
+    except BaseException as error:  # noqa: BLE001  (SystemExit and KeyboardInterrupt are the model's doing here)
+        traceback.print_exc()
+        raised = error
+    try:
+        if raised is not None:
+            _write_failure(directory, raised, started)
+        directory.current_step.unlink(missing_ok=True)
+    except OSError:
+        traceback.print_exc()
+        return STATUS_STORAGE
+    return 0
+
+
+def _export(directory: ExportDirectory, threads: int) -> None:
+    spec = directory.read_spec()
+    log.info("export %s, process %d, %d threads", spec.id, os.getpid(), threads)
+    result = export(spec, directory.path, threads=threads, on_step=lambda step: _note(directory, step.value))
+    log.info("%s in %.2f s", result.status, result.duration_s)
+
+
+def _note(directory: ExportDirectory, step: str) -> None:
+    log.info("%s", step)
+    directory.current_step.write_text(step)
+
+
+def _write_failure(directory: ExportDirectory, error: BaseException, started: float) -> None:
+    if not isinstance(error, Exception):
+        kind = FailureKind.exited_early
+    else:
+        # The steps turn a model's exceptions into results; what comes through is the disk's fault or ours.
+        kind = FailureKind.storage_error if is_storage_error(error) else FailureKind.internal_error
+    failure = Failure(
+        step=directory.read_current_step(),
+        kind=kind,
+        cause=one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__),
+        hint=HINTS[kind],
+    )
+    write_result(directory, describe_result(directory.read_spec(), failure, started))

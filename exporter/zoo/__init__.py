@@ -1,0 +1,1 @@
+"""Reference models that the shipped configs name by `_target_`; nothing imports them."""
