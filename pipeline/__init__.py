@@ -1,0 +1,1 @@
+"""Many exports: configs to specs, specs to workers, workers to results on disk."""

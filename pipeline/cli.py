@@ -1,0 +1,134 @@
+"""The command line: Hydra composes, the batch runs, every error becomes a short message and an exit code."""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from exporter.errors import ExitCode, ModelpressError
+from pipeline.batch import Job, run_batch
+from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
+from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error
+
+__all__ = ["run"]
+
+_MAX_LINES = 12
+
+
+def run(argv: Sequence[str]) -> ExitCode:
+    """Carry out one command line.
+
+    Args:
+        argv: With the program's name first, as `sys.argv`.
+
+    Returns:
+        The exit code; all messages are printed by then.
+    """
+    try:
+        return _run(argv)
+    except ModelpressError as error:
+        return _complain(str(error), error.exit_code)
+    except HydraException as error:
+        return _complain(explain_hydra_error(error, Config), ExitCode.CONFIG)
+    except OmegaConfBaseException as error:
+        return _complain(explain_omegaconf_error(error, Config), ExitCode.CONFIG)
+    except SystemExit as error:
+        # argparse and --help.
+        return ExitCode.OK if error.code in (0, None) else ExitCode.CONFIG
+    except KeyboardInterrupt:
+        return _complain("interrupted", ExitCode.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  (the last resort: what comes here is our bug)
+        return _report_bug(error)
+
+
+def _run(argv: Sequence[str]) -> ExitCode:
+    register()
+    # As `python -m` does, so that the console script too finds modules that lie in the working directory.
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    composed = _compose(argv)
+    # --help, --cfg and the like compose nothing to run.
+    return run_batch([_read_job(item) for item in composed], command=list(argv[1:])) if composed else ExitCode.OK
+
+
+def _compose(argv: Sequence[str]) -> list[DictConfig]:
+    """Let Hydra read the command line and compose the config of each job, with its `hydra` node."""
+    composed: list[DictConfig] = []
+
+    # Called with one config, or by our launcher with the configs of a sweep. Only collects: what a task raises
+    # Hydra announces in its own way.
+    def collect(jobs: DictConfig | list[DictConfig]) -> None:
+        if isinstance(jobs, list):
+            composed.extend(jobs)
+        else:
+            with open_dict(jobs):
+                jobs["hydra"] = HydraConfig.get()
+            composed.append(jobs)
+
+    entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
+    with _hydra_raises(), _arguments(argv):
+        entry(collect)()
+    return composed
+
+
+def _read_job(composed: DictConfig) -> Job:
+    overrides = [str(override) for override in composed.hydra.overrides.task]
+    with open_dict(composed):
+        del composed["hydra"]
+    config = read_config(composed)
+    return Job(spec=compose_spec(config, overrides), config=config)
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Let Hydra's errors come to us, where it would print them and exit with 1."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextmanager
+def _arguments(argv: Sequence[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = list(argv)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _complain(message: str, code: ExitCode) -> ExitCode:
+    lines = message.splitlines() or [""]
+    shown = lines[:_MAX_LINES]
+    if len(lines) > _MAX_LINES:
+        shown.append(f"... and {len(lines) - _MAX_LINES} more")
+    with suppress(OSError):
+        sys.stderr.write("".join(f"modelpress: {line}\n" for line in shown))
+    return code
+
+
+def _report_bug(error: Exception) -> ExitCode:
+    text = "".join(traceback.format_exception(error))
+    handle, name = tempfile.mkstemp(prefix="modelpress-bug-", suffix=".txt", text=True)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    return _complain(
+        f"this is a bug in modelpress, please report it: {summary}\nthe traceback is in {name}", ExitCode.BUG
+    )

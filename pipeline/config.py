@@ -1,0 +1,130 @@
+"""The typed schema of the whole config, and the way from a composed config to specs.
+
+Hydra composes; this module refuses what Hydra lets through. A key added with `+` lands in the composed config
+whatever its name, so each composed config is merged anew onto the schema, which knows every key.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from exporter.errors import ConfigError
+from exporter.spec import ExportOptions, ExportSpec, ModelSpec, ParityOptions, Precision
+from exporter.validation import find_problems
+from pipeline.config_errors import explain_omegaconf_error
+from pipeline.naming import name_export
+from registry_sync.options import TrackingOptions
+
+__all__ = ["CONF_DIR", "Config", "ExecutorOptions", "OutputOptions", "ReleaseOptions", "compose_spec", "read_config"]
+
+_NO_MODEL = (
+    "no model: say which with +model=NAME (a file of conf/model, or of model/ in your --config-dir), "
+    "for example +model=mlp"
+)
+
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+
+
+def _required(cls: type) -> Any:
+    """A section whose required keys are missing until a config file or the command line gives them."""
+    return field(default_factory=lambda: OmegaConf.structured(cls))
+
+
+@dataclass
+class ExecutorOptions:
+    """Who runs the workers."""
+
+    # Exports at a time; null: one for each core this process may use.
+    workers: int | None = None
+    # An export that takes longer is ended, in seconds.
+    timeout_s: float = 1800.0
+
+
+@dataclass
+class OutputOptions:
+    """Where files go, relative to the working directory."""
+
+    exports: str = "exports"
+    runs: str = "runs"
+    # One file for each export, for `dvc metrics`.
+    metrics: str = "metrics"
+
+
+@dataclass
+class ReleaseOptions:
+    """A batch that belongs together; conf/release/ has one file for each."""
+
+    name: str
+    models: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """One job: one model with all its settings."""
+
+    # Names the directory under exports/; null: the model's name and what was overridden.
+    id: str | None = None
+    model: ModelSpec = _required(ModelSpec)  # noqa: RUF009  (returns a dataclass field)
+    precision: Precision = _required(Precision)  # noqa: RUF009
+    export: ExportOptions = field(default_factory=ExportOptions)
+    parity: ParityOptions = field(default_factory=ParityOptions)
+    executor: ExecutorOptions = field(default_factory=ExecutorOptions)
+    tracking: TrackingOptions = field(default_factory=TrackingOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    release: ReleaseOptions | None = None
+    # Export again even where the published export is up to date.
+    force: bool = False
+
+
+def register() -> None:
+    """Make the schema known to Hydra, and the resolver that turns a list into a sweep."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("sweep", ",".join, replace=True)
+
+
+def read_config(composed: DictConfig) -> Config:
+    """Hold a composed config against the schema.
+
+    Raises:
+        ConfigError: A key is unknown, missing or has the wrong type, or an interpolation leads nowhere.
+    """
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True)
+        if not isinstance(plain, dict):
+            raise ConfigError(f"the config is a {type(plain).__name__}, not a mapping")
+        merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
+        if OmegaConf.is_missing(merged.model, "name") and OmegaConf.is_missing(merged.model, "source"):
+            raise ConfigError(_NO_MODEL)
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain_omegaconf_error(error, Config)) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def compose_spec(config: Config, overrides: Sequence[str]) -> ExportSpec:
+    """The spec that a job's config asks for.
+
+    Args:
+        config: From `read_config`.
+        overrides: The job's own, as on the command line; they name the export where the config does not.
+
+    Raises:
+        ConfigError: The spec contradicts itself.
+    """
+    spec = ExportSpec(
+        id=config.id or name_export(config.model.name, overrides),
+        model=config.model,
+        precision=config.precision,
+        export=config.export,
+        parity=config.parity,
+    )
+    problems = list(find_problems(spec))
+    if problems:
+        raise ConfigError("\n".join(f"{spec.model.name}: {problem}" for problem in problems))
+    return spec

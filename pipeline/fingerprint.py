@@ -1,0 +1,103 @@
+"""What an export depends on, as named parts; two exports with equal parts need not both be made.
+
+Never a modification time: a clone, a copy or a `touch` changes nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import exporter
+from exporter.directory import hash_file
+from exporter.plain_data import flatten, to_plain
+from exporter.spec import ExportSpec
+from exporter.versions import library_versions
+from pipeline.source_code import collect_targets, find_target, is_installed, project_files
+
+__all__ = ["explain_change", "take_fingerprint"]
+
+_MAX_REASONS = 3
+
+
+def take_fingerprint(spec: ExportSpec) -> dict[str, str]:
+    """The parts: `spec.<key>`, `code.<file>`, `version.<library>` and `weights`, each with its value or its sha256."""
+    parts = {f"spec.{key}": json.dumps(value) for key, value in flatten(to_plain(spec)).items()}
+    parts |= {f"version.{name}": version for name, version in library_versions().items()}
+    parts["code.modelpress"] = _hash_own_code()
+    for dotted in collect_targets(spec.model.source):
+        parts.update(_code_parts(dotted))
+    if spec.model.weights is not None and Path(spec.model.weights).is_file():
+        parts["weights"] = hash_file(Path(spec.model.weights))
+    return parts
+
+
+def explain_change(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Why an export is made again, in a few words; empty if nothing changed."""
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    # A change of the config says more than the change of code that came with it.
+    changed.sort(key=lambda key: ("spec.", "code.", "weights", "version.").index(_section(key)))
+    reasons = [_explain_part(key, old.get(key), new.get(key)) for key in changed]
+    more = f" and {len(reasons) - _MAX_REASONS} more" if len(reasons) > _MAX_REASONS else ""
+    return ", ".join(reasons[:_MAX_REASONS]) + more
+
+
+def _section(key: str) -> str:
+    return "weights" if key == "weights" else f"{key.partition('.')[0]}."
+
+
+def _explain_part(key: str, old: str | None, new: str | None) -> str:
+    section, _, name = key.partition(".")
+    if section == "code":
+        return f"code changed: {Path(name).name}"
+    if section == "weights":
+        return "weights changed"
+    last = name if section == "version" else name.rsplit(".", 1)[-1]
+    return f"{last} {_show(old)} -> {_show(new)}"
+
+
+def _show(value: str | None) -> str:
+    return "nothing" if value is None else value.strip('"')[:40]
+
+
+def _code_parts(dotted: str) -> Iterator[tuple[str, str]]:
+    target = find_target(dotted)
+    if target is None:
+        return
+    if is_installed(target.path):
+        top = target.module.split(".")[0]
+        version = _distribution_version(top)
+        # Installed, but by no distribution that says its version: its file has to speak for it.
+        yield (f"version.{top}", version) if version else (f"code.{target.module}", hash_file(target.path))
+        return
+    for path in project_files(target):
+        yield f"code.{_relative(path)}", hash_file(path)
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@cache
+def _distribution_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        # The package and its distribution may have different names; this look-up is slower.
+        names = metadata.packages_distributions().get(package, [])
+        return metadata.version(names[0]) if names else None
+
+
+@cache
+def _hash_own_code() -> str:
+    """The exporter's own source, the zoo left out: each zoo model counts for itself."""
+    package = Path(exporter.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""From a worker that is gone to the record of its export: the result it left, or the story of its death."""
+
+import signal
+import time
+from typing import assert_never
+
+from exporter.conductor import describe_result, write_result
+from exporter.directory import ExportDirectory
+from exporter.errors import FailureKind
+from exporter.failures import HINTS
+from exporter.plain_data import DataError
+from exporter.result import ExportResult, Failure
+from exporter.spec import ExportSpec
+from exporter.worker import STATUS_STORAGE
+from pipeline.executor import Ended, Ending
+
+__all__ = ["collect_result", "fail_result"]
+
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+
+
+def collect_result(spec: ExportSpec, ended: Ended) -> ExportResult:
+    """The worker's own result where it is whole; otherwise one that says how the worker ended.
+
+    A clean exit status proves nothing: a model may call `os._exit(0)`. Only a written result counts.
+    """
+    directory = ExportDirectory(ended.task.directory)
+    if ended.ending is Ending.exited and ended.code == 0:
+        try:
+            return directory.read_result()
+        except FileNotFoundError:
+            pass
+        except DataError as error:
+            return fail_result(spec, directory, FailureKind.corrupt_output, str(error), ended.duration_s)
+    kind, cause = _tell_ending(ended)
+    return fail_result(spec, directory, kind, cause, ended.duration_s)
+
+
+def fail_result(
+    spec: ExportSpec, directory: ExportDirectory, kind: FailureKind, cause: str, duration_s: float
+) -> ExportResult:
+    """Write, in the worker's place, the result of an export that it could not finish."""
+    failure = Failure(step=directory.read_current_step(), kind=kind, cause=cause, hint=HINTS[kind])
+    result = describe_result(spec, failure, time.time() - duration_s)
+    directory.current_step.unlink(missing_ok=True)
+    write_result(directory, result)
+    return result
+
+
+def _tell_ending(ended: Ended) -> tuple[FailureKind, str]:
+    match ended.ending:
+        case Ending.timed_out:
+            return FailureKind.timeout, f"no result after {ended.code} s; the worker was ended"
+        case Ending.signalled:
+            name = _signal_name(ended.code)
+            is_crash = ended.code in _CRASHES
+            return (FailureKind.crashed if is_crash else FailureKind.killed), f"the worker died of {name}"
+        case Ending.exited:
+            if ended.code == STATUS_STORAGE:
+                return FailureKind.storage_error, "the worker could not write its result"
+            return FailureKind.exited_early, f"the worker ended with exit status {ended.code} and no result"
+        case _:
+            assert_never(ended.ending)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,108 @@
+"""Before anything starts: are the jobs sound together, and which of them is there work for?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.directory import ExportDirectory
+from exporter.errors import ConfigError
+from exporter.plain_data import DataError
+from exporter.result import ExportResult, Status
+from exporter.spec import ExportSpec, ModelSpec
+from exporter.suggestion import suggest
+from pipeline.fingerprint import explain_change, take_fingerprint
+from pipeline.source_code import find_forward, find_names, find_target
+
+__all__ = ["PlannedExport", "plan_exports", "require_sound"]
+
+
+@dataclass(frozen=True)
+class PlannedExport:
+    """A spec and what is to be done about it."""
+
+    spec: ExportSpec
+    fingerprint: dict[str, str]
+    # Why it has to be exported; empty if the published export is up to date.
+    reason: str
+    # The published result, if it is up to date.
+    published: ExportResult | None = None
+
+
+def require_sound(specs: Sequence[ExportSpec]) -> None:
+    """See that no two exports share a directory, and that each model's source takes the declared inputs.
+
+    Raises:
+        ConfigError: With every problem on a line of its own.
+    """
+    problems = [*_find_duplicates(specs)]
+    checked: set[int] = set()
+    for spec in specs:
+        if id(spec.model) not in checked:
+            checked.add(id(spec.model))
+            problems.extend(f"{spec.model.name}: {problem}" for problem in _find_source_problems(spec.model))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def plan_exports(specs: Sequence[ExportSpec], exports: Path, *, force: bool) -> list[PlannedExport]:
+    """Tell for each spec whether its published export is still what it would become, and whole."""
+    return [_plan(spec, ExportDirectory(exports / spec.id), force=force) for spec in specs]
+
+
+def _plan(spec: ExportSpec, published: ExportDirectory, *, force: bool) -> PlannedExport:
+    parts = take_fingerprint(spec)
+    if not published.path.is_dir():
+        return PlannedExport(spec, parts, "new")
+    if force:
+        return PlannedExport(spec, parts, "force=true")
+    try:
+        result = published.read_result()
+        recorded = published.read_fingerprint()
+    except (OSError, DataError):
+        return PlannedExport(spec, parts, "the published export has no readable record")
+    reason = explain_change(recorded, parts)
+    damaged = published.damaged_files(result)
+    if not reason and damaged:
+        reason = f"published bytes changed: {', '.join(damaged)}"
+    if not reason and result.status is not Status.passed:
+        reason = "the published export did not pass"
+    return PlannedExport(spec, parts, reason, None if reason else result)
+
+
+def _find_duplicates(specs: Sequence[ExportSpec]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for spec in specs:
+        # File systems that fold case would give both one directory.
+        folded = spec.id.casefold()
+        if folded in seen:
+            yield f"id: two exports are named {spec.id!r}; sweep a value only once, or set id=NAME for one of them"
+        seen[folded] = spec.id
+
+
+def _find_source_problems(model: ModelSpec) -> Iterator[str]:
+    dotted = str(model.source["_target_"])
+    target = find_target(dotted)
+    if target is None:
+        yield (
+            f"model.source._target_: there is no module {dotted.split('.', maxsplit=1)[0]!r} for {dotted!r}, "
+            "neither installed nor in this folder"
+        )
+        return
+    defined = find_names(target)
+    if defined is not None and target.names and target.names[0] not in defined:
+        near = suggest(target.names[0], defined)
+        meant = f"; did you mean {target.module}.{near}?" if near else ""
+        yield f"model.source._target_: there is no {target.names[0]!r} in {target.module} ({target.path}){meant}"
+        return
+    forward = find_forward(dotted)
+    if forward is None:
+        return
+    names = (*forward.required, *forward.optional)
+    for name in model.inputs:
+        if name not in names and not forward.takes_any_keyword:
+            near = suggest(name, names)
+            meant = f"; did you mean {near!r}?" if near else ""
+            yield f"model.inputs.{name}: forward({', '.join(names)}) of {dotted} takes no {name!r}{meant}"
+    for name in forward.required:
+        if name not in model.inputs:
+            yield f"model.inputs: forward of {dotted} needs {name!r}, which is not declared"

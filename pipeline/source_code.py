@@ -1,0 +1,208 @@
+"""Reads the source behind a `_target_` without importing it: where it lies, what it imports, what `forward` takes.
+
+The parent process never runs a model's code. What cannot be told from the source (a factory function, a class made
+at run time) comes back as None, and the worker finds out.
+"""
+
+import ast
+import importlib.util
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+__all__ = [
+    "Forward",
+    "Target",
+    "collect_targets",
+    "find_forward",
+    "find_names",
+    "find_target",
+    "is_installed",
+    "project_files",
+]
+
+_MAX_BASES = 12
+
+
+@dataclass(frozen=True)
+class Target:
+    """The module file that a dotted path leads into, and the names that remain within it."""
+
+    module: str
+    path: Path
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The arguments of a `forward`, `self` left out."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    takes_any_keyword: bool
+
+
+def collect_targets(node: object) -> Iterator[str]:
+    """Every `_target_` of a source, nested ones too, the outermost first."""
+    if isinstance(node, dict):
+        if isinstance(node.get("_target_"), str):
+            yield node["_target_"]
+        for value in node.values():
+            yield from collect_targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from collect_targets(value)
+
+
+@cache
+def find_target(dotted: str) -> Target | None:
+    """Find the file of the longest module in a dotted path; None if its first part is no module at all."""
+    parts = dotted.split(".")
+    found = None
+    for length in range(1, len(parts)):
+        spec = _find_spec(".".join(parts[:length]))
+        if spec is None:
+            break
+        if spec.origin and spec.origin.endswith(".py"):
+            found = Target(".".join(parts[:length]), Path(spec.origin), tuple(parts[length:]))
+    return found
+
+
+@cache
+def _find_spec(module: str) -> ModuleSpec | None:
+    parent, _, _ = module.rpartition(".")
+    try:
+        if not parent:
+            return importlib.util.find_spec(module)
+        # find_spec() of a submodule would import its parents.
+        parent_spec = _find_spec(parent)
+        if parent_spec is None or parent_spec.submodule_search_locations is None:
+            return None
+        return PathFinder.find_spec(module, list(parent_spec.submodule_search_locations))
+    except (ImportError, ValueError):
+        return None
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file belongs to an installed distribution or to Python itself, not to the user's project."""
+    roots = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def project_files(target: Target) -> list[Path]:
+    """The target's file and, through their imports, all others of the project; installed code is left out."""
+    pending = [(target.module, target.path)]
+    seen: dict[Path, None] = {}
+    while pending:
+        module, path = pending.pop()
+        if path in seen or is_installed(path):
+            continue
+        seen[path] = None
+        for name in _imported_modules(path, module):
+            spec = _find_spec(name)
+            if spec is not None and spec.origin and spec.origin.endswith(".py"):
+                pending.append((name, Path(spec.origin)))
+    return sorted(seen)
+
+
+def find_names(target: Target) -> set[str] | None:
+    """What a module defines or imports at its top level; None where it may define more while it runs."""
+    tree = _parse(target.path)
+    if tree is None or target.path.name == "__init__.py":
+        return None
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names.update(alias.asname or alias.name.split(".")[0] for alias in aliases)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+    # Names of inner scopes are in the set too, which makes it lenient, not wrong.
+    return None if names & {"*", "__getattr__", "globals"} else names
+
+
+def find_forward(dotted: str) -> Forward | None:
+    """What the `forward` of a class takes, by its own source or that of a base class; None where it cannot be told."""
+    target = find_target(dotted)
+    if target is None or len(target.names) != 1:
+        return None
+    return _forward_of(target.module, target.path, target.names[0], _MAX_BASES)
+
+
+def _forward_of(module: str, path: Path, name: str, depth: int) -> Forward | None:
+    tree = _parse(path)
+    if tree is None or depth == 0:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == "forward":
+                    return _read_arguments(item.args)
+            bases = (_forward_of_base(module, path, base, depth - 1) for base in node.bases)
+            return next((found for found in bases if found is not None), None)
+        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
+            origin = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
+            return _forward_in_module(_absolute(node, module, path), origin, depth - 1)
+    return None
+
+
+def _forward_of_base(module: str, path: Path, base: ast.expr, depth: int) -> Forward | None:
+    return _forward_of(module, path, base.id, depth) if isinstance(base, ast.Name) else None
+
+
+def _forward_in_module(module: str, name: str, depth: int) -> Forward | None:
+    # torch.nn.Module's own forward is a placeholder that says nothing.
+    if module.split(".", maxsplit=1)[0] == "torch":
+        return None
+    spec = _find_spec(module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    return _forward_of(module, Path(spec.origin), name, depth)
+
+
+def _read_arguments(arguments: ast.arguments) -> Forward:
+    positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)][1:]
+    num_required = max(0, len(positional) - len(arguments.defaults))
+    required, optional = positional[:num_required], positional[num_required:]
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        (required if default is None else optional).append(argument.arg)
+    return Forward(tuple(required), tuple(optional), arguments.kwarg is not None)
+
+
+def _imported_modules(path: Path, module: str) -> Iterator[str]:
+    tree = _parse(path)
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _prefixes(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module, path)
+            yield from _prefixes(base)
+            yield from (f"{base}.{alias.name}" for alias in node.names if base)
+
+
+def _prefixes(module: str) -> Iterator[str]:
+    parts = module.split(".") if module else []
+    yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
+    """The module that `from ... import` names, dots resolved."""
+    if not node.level:
+        return node.module or ""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+@cache
+def _parse(path: Path) -> ast.Module | None:
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None

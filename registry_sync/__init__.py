@@ -1,0 +1,1 @@
+"""Results on disk to MLflow and DVC. Reads directories; never runs an export, never imports torch."""

@@ -1,0 +1,33 @@
+"""The numbers of an export that trackers compare over time."""
+
+from exporter.result import ExportResult
+
+__all__ = ["collect_metrics", "collect_step_metrics"]
+
+
+def collect_metrics(result: ExportResult) -> dict[str, float]:
+    """The headline numbers, units in their names; what was not measured is left out."""
+    metrics: dict[str, float | int | None] = {
+        "duration_s": result.duration_s,
+        "max_abs_diff": result.max_abs_diff,
+        "max_rel_diff": result.max_rel_diff,
+        "num_cases": len(result.cases),
+        "export_peak_bytes": result.export_peak_bytes,
+        "parity_peak_bytes": result.parity_peak_bytes,
+        "size_bytes": result.size_bytes,
+        "num_parameters": result.num_parameters,
+        "num_nodes": result.num_nodes,
+        "latency_s": result.latency_s,
+    }
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def collect_step_metrics(result: ExportResult) -> dict[str, float]:
+    """Time and peak memory of each step that was begun."""
+    metrics: dict[str, float] = {}
+    for record in result.steps:
+        metrics[f"{record.step}_s"] = record.duration_s
+        peak = result.peak_bytes(record.step)
+        if peak is not None:
+            metrics[f"{record.step}_peak_bytes"] = peak
+    return metrics

@@ -1,0 +1,122 @@
+"""The record of one batch: what summary.json under runs/<run id>/ holds.
+
+The pipeline writes it, MLflow and DVC are brought up to date from it, at once or later.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from exporter.directory import read_json, write_json
+from exporter.plain_data import DataError, from_plain
+from exporter.result import ExportResult, Failure
+from registry_sync.options import TrackingOptions
+
+__all__ = ["BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(StrEnum):
+    """How one export of a batch ended."""
+
+    passed = "passed"
+    up_to_date = "up_to_date"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """One line of a batch's summary."""
+
+    id: str
+    model: str
+    outcome: Outcome
+    failure: Failure | None = None
+    # Relative to the working directory: under exports/ if published, else under runs/.
+    directory: str
+    # Why it was exported: "new", "opset_version 18 -> 21", ...; empty if up to date.
+    reason: str = ""
+    duration_s: float = 0.0
+    opset_version: int
+    precision: str
+    max_abs_diff: float | None = None
+    export_peak_bytes: int | None = None
+    size_bytes: int = 0
+    num_nodes: int = 0
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord:
+    """One invocation: what was asked for, what came of it, and where it is to be tracked."""
+
+    run_id: str
+    # The release's name, or the exports' where it was none.
+    name: str
+    release: str | None
+    command: list[str]
+    started_at: str
+    ended_at: str
+    duration_s: float
+    exit_code: int
+    git_commit: str
+    exports: list[ExportRecord]
+    tracking: TrackingOptions
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def count(self, outcome: Outcome) -> int:
+        return sum(1 for export in self.exports if export.outcome is outcome)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """runs/<run id>/: the only place that knows the names of its files."""
+
+    path: Path
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """A copy of each result: exports/ shows only the last one of an export, a run shows its own."""
+        return self.path / "results"
+
+    @property
+    def mlflow_marker(self) -> Path:
+        """Holds the MLflow run's id once everything is logged."""
+        return self.path / "mlflow.json"
+
+    def export_directory(self, export_id: str) -> Path:
+        """Where the worker writes; there still if the export was not published."""
+        return self.path / "exports" / export_id
+
+    def result(self, export_id: str) -> Path:
+        return self.results / f"{export_id}.json"
+
+    def read_result(self, export_id: str) -> ExportResult:
+        return from_plain(ExportResult, read_json(self.result(export_id)))
+
+    def write_summary(self, record: BatchRecord) -> None:
+        write_json(self.summary, record)
+
+    def read_summary(self) -> BatchRecord:
+        """Read summary.json.
+
+        Raises:
+            DataError: It is broken, or a newer modelpress wrote it.
+            FileNotFoundError: There is none: the batch was killed before its end.
+        """
+        data = read_json(self.summary)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != SCHEMA_VERSION:
+            raise DataError(f"{self.summary}: schema_version is {version!r}, this modelpress reads {SCHEMA_VERSION}")
+        return from_plain(BatchRecord, data)

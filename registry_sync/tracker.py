@@ -1,0 +1,84 @@
+"""Brings MLflow and DVC up to date with a batch, in the background as far as it goes, in bounded time.
+
+Importing MLflow takes longer than a small export, so it is done while workers run. One writer: this process.
+"""
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from exporter.errors import SyncError
+from registry_sync.options import TrackingOptions
+from registry_sync.record import BatchRecord, RunDirectory
+
+__all__ = ["SyncReport", "Tracker"]
+
+
+@dataclass
+class SyncReport:
+    """What to tell the user, and whether something has to be caught up with."""
+
+    lines: list[str] = field(default_factory=list)
+    is_behind: bool = False
+
+
+class Tracker:
+    """Tracks one batch.
+
+    Args:
+        options: Where to.
+    """
+
+    def __init__(self, options: TrackingOptions) -> None:
+        self._options = options
+        self._preparation: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start to import and set up what `finish` will need; returns at once."""
+        self._preparation = threading.Thread(target=self._prepare, name="tracker", daemon=True)
+        self._preparation.start()
+
+    def finish(self, run: RunDirectory, record: BatchRecord) -> SyncReport:
+        """Log a finished batch to MLflow and commit its exports to DVC; failures are lines, not exceptions."""
+        report = SyncReport()
+        if self._options.mlflow:
+            self._finish_mlflow(run, record, report)
+        if self._options.dvc:
+            self._finish_dvc(record, report)
+        return report
+
+    def _prepare(self) -> None:
+        # A failure here comes up again, and is told, when the real work is tried.
+        with suppress(Exception):
+            if self._options.mlflow:
+                from registry_sync import mlflow_log
+
+                mlflow_log.open_store(self._options)
+            if self._options.dvc:
+                from registry_sync import dvc_commit
+
+                dvc_commit.load()
+
+    def _finish_mlflow(self, run: RunDirectory, record: BatchRecord, report: SyncReport) -> None:
+        from registry_sync.bounded import call_bounded
+
+        def log_batch() -> str:
+            from registry_sync import mlflow_log
+
+            return mlflow_log.log_batch(run, record, self._options)
+
+        try:
+            report.lines.append(call_bounded(log_batch, self._options.budget_s, "MLflow"))
+        except SyncError as error:
+            report.is_behind = True
+            report.lines.append(f"MLflow is behind: {error}")
+            report.lines.append(f"  catch up with: python -m registry_sync sync {run.path}")
+
+    def _finish_dvc(self, record: BatchRecord, report: SyncReport) -> None:
+        from registry_sync import dvc_commit
+
+        try:
+            report.lines.extend(dvc_commit.commit_exports(record))
+        except SyncError as error:
+            report.is_behind = True
+            report.lines.append(f"DVC is behind: {error}")
