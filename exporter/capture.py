@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 from torch.utils import _pytree as pytree
 
 from exporter.errors import FailureKind, StepError
@@ -60,7 +61,7 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         StepError: An axis declared dynamic came out as a number, or the outputs are not the declared ones.
         Exception: Whatever torch.onnx.export raises.
     """
-    with torch.no_grad(), _quiet(), _torch_report(report):
+    with torch.no_grad(), _quiet(), _torch_report(report), _recurrent_layers():
         program = torch.onnx.export(
             module,
             (),
@@ -85,6 +86,18 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         ranges=list(_read_ranges(program, spec)),
         strategy=str(getattr(program, "_capture_strategy", "") or ""),
     )
+
+
+@contextmanager
+def _recurrent_layers() -> Iterator[None]:
+    """Keep the time of GRU and LSTM layers dynamic.
+
+    torch applies its while-loop form of them only during capture; the decomposition after it fixes time at the
+    example's size, and leaves that size in a cache for the next capture in this process. Applied around both, all
+    stays dynamic. https://github.com/pytorch/pytorch/issues/191855
+    """
+    with register_gru_while_loop_decomposition(), register_lstm_while_loop_decomposition():
+        yield
 
 
 @contextmanager

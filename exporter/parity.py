@@ -16,7 +16,7 @@ from exporter.cases import Case
 from exporter.comparison import NONFINITE, compare, same_bits
 from exporter.errors import FailureKind, StepError
 from exporter.inputs import make_inputs
-from exporter.result import CaseRecord, DimRecord, OutputParity
+from exporter.result import CaseRecord, DimRecord, OutputParity, TensorRecord
 from exporter.spec import ExportSpec
 
 __all__ = ["judge", "open_session", "prove_dims", "run_cases"]
@@ -48,14 +48,26 @@ def open_session(path: Path, *, prepack: bool, threads: int) -> ort.InferenceSes
 
 
 def run_cases(
-    session: ort.InferenceSession, module: nn.Module, spec: ExportSpec, cases: list[Case]
+    session: ort.InferenceSession,
+    module: nn.Module,
+    spec: ExportSpec,
+    cases: list[Case],
+    outputs: list[TensorRecord],
 ) -> Iterator[CaseRecord]:
     """Run torch and ONNX Runtime on the inputs of each case, and compare all outputs.
 
     In the first case both are run twice: a model that disagrees with itself cannot be judged.
 
+    Args:
+        session: On the saved file.
+        module: The original, in eval mode.
+        spec: Gives the inputs and the tolerance.
+        cases: At least one.
+        outputs: As the saved graph declares them; what it says of their shapes has to hold in every case.
+
     Raises:
-        StepError: A run failed, the number of outputs differs, or a model disagrees with itself.
+        StepError: A run failed, the number of outputs differs, a shape is not as the graph says, or a model
+            disagrees with itself.
     """
     for index, case in enumerate(cases):
         inputs = make_inputs(spec.model, case)
@@ -71,6 +83,8 @@ def run_cases(
             _require_same(
                 "ONNX Runtime", list(actual.values()), list(_run_ort(session, inputs, case).values()), list(actual)
             )
+        for record in outputs:
+            _require_declared_shape(record, actual[record.name].shape, case)
         yield CaseRecord(
             name=case.name,
             sizes=dict(case.sizes),
@@ -157,6 +171,18 @@ def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     if tensor.dtype is torch.bfloat16:
         raise StepError(FailureKind.parity_unsupported, "bfloat16 cannot be passed to ONNX Runtime on the CPU")
     return np.ascontiguousarray(tensor.detach().numpy()).reshape(tuple(tensor.shape))
+
+
+def _require_declared_shape(record: TensorRecord, found: tuple[int, ...], case: Case) -> None:
+    # Axes that the graph computes from others have names of their own, which say nothing of the size.
+    wanted = [case.sizes.get(axis) if isinstance(axis, str) else axis for axis in record.shape]
+    fits = len(wanted) == len(found) and all(one in (None, other) for one, other in zip(wanted, found, strict=True))
+    if not fits:
+        raise StepError(
+            FailureKind.interface_mismatch,
+            f"output {record.name!r} is {record.shape} in the graph, and came out as {list(found)} in case "
+            f"{_describe(case)}",
+        )
 
 
 def _require_same(who: str, first: list[NDArray[Any]], second: list[NDArray[Any]], names: list[str]) -> None:

@@ -54,14 +54,14 @@ def run_steps(
         # The program holds on to a copy of every folded initializer.
         del captured
     with recorder.step(Step.check):
-        graph = check.check(directory.model, spec, ranges)
+        graph = check.check(directory.model, spec, ranges, cases)
         findings.update(inputs=graph.inputs, outputs=graph.outputs, op_counts=graph.op_counts)
     with recorder.step(Step.parity):
         session = parity.open_session(directory.model, prepack=False, threads=threads)
         records: list[CaseRecord] = []
         findings["cases"] = records
         # One by one: the cases before a failure stay on record.
-        records.extend(parity.run_cases(session, module, spec, cases))
+        records.extend(parity.run_cases(session, module, spec, cases, graph.outputs))
         findings["dims"] = parity.prove_dims(spec, records)
         parity.judge(records)
         del session

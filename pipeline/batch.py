@@ -1,5 +1,6 @@
 """One invocation from start to end: plan, run workers, publish what passed, write the summary, bring trackers up."""
 
+import dataclasses
 import json
 import secrets
 import signal
@@ -27,7 +28,9 @@ from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import PlannedExport, plan_exports, require_sound
 from pipeline.publication import publish
 from registry_sync.metrics import collect_metrics
+from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
+from registry_sync.redaction import redact
 from registry_sync.tracker import Tracker
 
 __all__ = ["Job", "run_batch"]
@@ -198,14 +201,14 @@ class _Batch:
             run_id=self._run_id,
             name=release.name if release else _name_batch(list(self._records)),
             release=release.name if release else None,
-            command=self._command,
+            command=[redact(argument) for argument in self._command],
             started_at=_timestamp(self._started),
             ended_at=_timestamp(ended),
             duration_s=ended - self._started,
             exit_code=code,
             git_commit=_read_git_commit(),
             exports=[self._records[plan.spec.id] for plan in self._planned],
-            tracking=self._config.tracking,
+            tracking=_without_credentials(self._config.tracking),
             versions=library_versions(),
         )
         self._run_directory.write_summary(record)
@@ -269,6 +272,11 @@ def _record_result(plan: PlannedExport, result: ExportResult, directory: Path) -
         num_nodes=result.num_nodes,
         latency_s=result.latency_s,
     )
+
+
+def _without_credentials(options: TrackingOptions) -> TrackingOptions:
+    # The summary is shown to everyone; who catches up later has the credentials in the environment.
+    return dataclasses.replace(options, uri=redact(options.uri) if options.uri else None)
 
 
 def _name_batch(ids: list[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -76,7 +77,7 @@ def _compose(argv: Sequence[str]) -> list[DictConfig]:
             composed.append(jobs)
 
     entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
-    with _hydra_raises(), _arguments(argv):
+    with _hydra_raises(), _arguments(_defer_model_overrides(argv)):
         entry(collect)()
     return composed
 
@@ -87,6 +88,23 @@ def _read_job(composed: DictConfig) -> Job:
         del composed["hydra"]
     config = read_config(composed)
     return Job(spec=compose_spec(config, overrides), config=config)
+
+
+def _defer_model_overrides(argv: Sequence[str]) -> list[str]:
+    """In a sweep, have overrides of keys that only a model's file has applied job by job.
+
+    Hydra first composes what all jobs share, without the swept `+model=a,b`, and there `model.source.hidden=32` has
+    nothing to override. A sweep over one value is the same override, left out of that first step.
+    """
+    is_sweep = any(argument in ("-m", "--multirun") or argument.startswith("+release=") for argument in argv)
+    return [_sweep_one(argument) if is_sweep else argument for argument in argv]
+
+
+def _sweep_one(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    is_deep = key.lstrip("+").startswith("model.") and equals and not key.startswith("~")
+    is_single = is_deep and not OverridesParser.create().parse_override(argument).is_sweep_override()
+    return f"{key}=choice({value})" if is_single else argument
 
 
 @contextmanager

@@ -83,7 +83,9 @@ class Config:
 
 def register() -> None:
     """Make the schema known to Hydra, and the resolver that turns a list into a sweep."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    # Without its types: Hydra refuses to add an input to a typed dict. `read_config` is the judge of types.
+    untyped = OmegaConf.to_container(OmegaConf.structured(Config), enum_to_str=True)
+    ConfigStore.instance().store(name="schema", node=untyped)
     OmegaConf.register_new_resolver("sweep", ",".join, replace=True)
 
 

@@ -92,7 +92,7 @@ class Display:
                 self._progress.remove_task(row[0])
             self._progress.advance(self._total)
         count = f"[{self._num_ended}/{self._num_exports}]"
-        self.say(f"{count} {record.outcome:<10} {record.id} {_explain(record)}", _STYLES[record.outcome])
+        self.say(f"{count} {record.outcome.words:<10} {record.id} {_explain(record)}", _STYLES[record.outcome])
 
     def show_table(self, record: BatchRecord) -> None:
         """All exports of the batch and their numbers."""
@@ -126,7 +126,7 @@ def _cells(export: ExportRecord) -> Sequence[str]:
     style = _STYLES[export.outcome]
     return (
         export.id,
-        f"[{style}]{export.outcome.replace('_', ' ')}[/]",
+        f"[{style}]{export.outcome.words}[/]",
         str(export.opset_version),
         _format(export.max_abs_diff, "{:.1e}"),
         _format(export.export_peak_bytes, "{:.0f}", 2**-20),

@@ -33,7 +33,8 @@ def _name_override(override: str) -> str:
     # `model=bert` chooses the model; `model.seed=3` changes it.
     if is_run_key and not key.startswith("model."):
         return ""
-    last = key.rsplit(".", 1)[-1]
+    # A model's keys go deep, and the last part alone would give dims.batch.max and dims.seq.max one name.
+    last = key.removeprefix("model.") if key.startswith("model.") else key.rsplit(".", 1)[-1]
     short = _SHORT.get(last, last)
     joint = "" if not short or (re.fullmatch(r"\d+", value) and last in _SHORT) else "_"
     text = f"{short}{joint}{value}"

@@ -80,6 +80,8 @@ def _find_duplicates(specs: Sequence[ExportSpec]) -> Iterator[str]:
 
 
 def _find_source_problems(model: ModelSpec) -> Iterator[str]:
+    if model.weights is not None and not Path(model.weights).is_file():
+        yield f"model.weights: there is no file {model.weights!r} (relative to {Path.cwd()})"
     dotted = str(model.source["_target_"])
     target = find_target(dotted)
     if target is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import SyncError
+from registry_sync.commands import show_command
 from registry_sync.record import BatchRecord, Outcome
 
 __all__ = ["STAGE", "commit_exports", "load"]
@@ -47,7 +48,7 @@ def commit_exports(record: BatchRecord) -> Iterator[str]:
         yield f"DVC: no stage in dvc.yaml for {names}; not versioned"
     if stages:
         _commit(stages)
-        yield f"DVC: committed {len(stages)} of {len(ids)} exports   dvc metrics show, dvc push"
+        yield f"DVC:    {show_command('dvc')} metrics show   ({len(stages)} of {len(ids)} exports committed)"
 
 
 def _find_repository() -> Path | None:
@@ -87,6 +88,6 @@ def _commit(stages: list[str]) -> None:
             # force: the outputs are newer than dvc.lock, which is the point.
             repository.commit(stage, force=True)
     except Exception as error:
-        raise SyncError(f"{error}\n  catch up with: dvc commit -f {' '.join(stages)}") from error
+        raise SyncError(f"{error}\n  catch up with: {show_command('dvc')} commit -f {' '.join(stages)}") from error
     finally:
         repository.close()

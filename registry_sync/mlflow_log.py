@@ -25,9 +25,11 @@ from exporter.directory import ExportDirectory, hash_parts, write_json
 from exporter.errors import SyncError
 from exporter.plain_data import DataError, flatten, to_plain
 from exporter.result import ExportResult
+from registry_sync.commands import show_command
 from registry_sync.metrics import collect_metrics, collect_step_metrics
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
+from registry_sync.redaction import redact
 from registry_sync.summary import render_summary
 
 __all__ = ["default_uri", "log_batch", "open_store"]
@@ -67,7 +69,7 @@ def _open_store(uri: str, name: str) -> tuple[MlflowClient, str]:
         location = Path("mlruns").resolve().as_uri() if uri.startswith("sqlite:") else None
         return client, client.create_experiment(name, artifact_location=location)
     except Exception as error:  # sqlalchemy's and requests' errors come through as they are
-        raise SyncError(_redact(f"{uri}: {error}")) from error
+        raise SyncError(redact(f"{uri}: {error}")) from error
 
 
 def log_batch(run: RunDirectory, record: BatchRecord, options: TrackingOptions) -> str:
@@ -92,7 +94,7 @@ def log_batch(run: RunDirectory, record: BatchRecord, options: TrackingOptions) 
             _log_summary(client, parent_id, run, record)
         write_json(run.mlflow_marker, {"run_id": parent_id, "experiment_id": experiment_id})
     except MlflowException as error:
-        raise SyncError(_redact(str(error))) from error
+        raise SyncError(redact(str(error))) from error
     return _tell_where(options, experiment_id)
 
 
@@ -211,16 +213,11 @@ def _milliseconds(timestamp: str) -> int:
     return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
 
 
-def _redact(text: str) -> str:
-    """Without user names and passwords in URLs."""
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
-
-
 def _tell_where(options: TrackingOptions, experiment_id: str) -> str:
     # The plain link of an experiment opens MLflow's view of traces, which is empty here.
     page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     uri = options.uri or default_uri()
     if uri.startswith("http"):
-        return f"MLflow: {_redact(uri).rstrip('/')}{page}"
+        return f"MLflow: {redact(uri).rstrip('/')}{page}"
     shown = "sqlite:///mlflow.db" if uri == default_uri() else uri
-    return f"MLflow: mlflow ui --backend-store-uri {shown}   then http://127.0.0.1:5000{page}"
+    return f"MLflow: {show_command('mlflow')} ui --backend-store-uri {shown}\n        then http://127.0.0.1:5000{page}"

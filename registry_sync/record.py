@@ -25,6 +25,11 @@ class Outcome(StrEnum):
     failed = "failed"
     cancelled = "cancelled"
 
+    @property
+    def words(self) -> str:
+        """As a person reads it."""
+        return self.value.replace("_", " ")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:

@@ -9,9 +9,7 @@ _HEADER = ("export", "outcome", "opset", "max_abs_diff", "peak, MiB", "size, KiB
 
 def render_summary(record: BatchRecord) -> str:
     """The counts, and a table with a row for each export, failed ones first."""
-    counts = ", ".join(
-        f"{record.count(outcome)} {outcome.replace('_', ' ')}" for outcome in Outcome if record.count(outcome)
-    )
+    counts = ", ".join(f"{record.count(outcome)} {outcome.words}" for outcome in Outcome if record.count(outcome))
     rows = sorted(record.exports, key=lambda export: export.outcome is not Outcome.failed)
     lines = [
         f"**{record.name}**: {counts}, in {record.duration_s:.1f} s",
@@ -27,7 +25,7 @@ def _cells(export: ExportRecord) -> tuple[str, ...]:
     why = f"{export.failure.step}: {export.failure.kind}" if export.failure else export.reason
     return (
         export.id,
-        export.outcome.replace("_", " "),
+        export.outcome.words,
         str(export.opset_version),
         "" if export.max_abs_diff is None else f"{export.max_abs_diff:.1e}",
         "" if export.export_peak_bytes is None else f"{export.export_peak_bytes / 2**20:.0f}",
