@@ -108,7 +108,7 @@ class _Batch:
         self._display.show_table(record)
         if stopped_by:
             self._display.say(f"stopped; what is finished is kept in {self._exports}/")
-        elif due:
+        elif record.has_news:
             code = self._track(record)
         self._point_to_failures(record)
         return code

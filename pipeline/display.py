@@ -23,14 +23,21 @@ _STYLES = {
 }
 
 
+class _Console(Console):
+    """Leaves it to us what happens when the reader of our output goes away; rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Display:
     """Writes to standard output; a terminal gets colours and a live view of the running exports."""
 
     def __init__(self, num_exports: int) -> None:
-        self._console = Console(highlight=False)
+        self._console = _Console(highlight=False)
         if not self._console.is_terminal:
             # A file or a pipe has no width; rich would fold the table at 80.
-            self._console = Console(highlight=False, width=_WIDTH)
+            self._console = _Console(highlight=False, width=_WIDTH)
         self._num_exports = num_exports
         self._num_ended = 0
         self._is_broken = False

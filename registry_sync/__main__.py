@@ -52,6 +52,7 @@ def _find_pending(runs: Path) -> list[RunDirectory]:
 def _sync(runs: list[RunDirectory], uri: str | None) -> Iterator[str]:
     """Log each run; one that MLflow does not take is told at the end, after the others were tried."""
     behind: list[str] = []
+    num_logged = 0
     for run in runs:
         try:
             record = run.read_summary()
@@ -59,6 +60,8 @@ def _sync(runs: list[RunDirectory], uri: str | None) -> Iterator[str]:
             raise ConfigError(f"{run.path}: no summary.json there; name the directory of a finished run") from error
         except DataError as error:
             raise ConfigError(str(error)) from error
+        if not record.has_news:
+            continue
         if uri is not None:
             record.tracking.uri = uri
         elif not record.tracking.mlflow:
@@ -68,11 +71,12 @@ def _sync(runs: list[RunDirectory], uri: str | None) -> Iterator[str]:
 
         try:
             yield f"{record.run_id}: {mlflow_log.log_batch(run, record, record.tracking)}"
+            num_logged += 1
         except SyncError as error:
             behind.append(f"{record.run_id}: {error}")
     if behind:
         raise SyncError("MLflow is behind:\n" + "\n".join(behind))
-    if not runs:
+    if not num_logged:
         yield "nothing to sync"
 
 

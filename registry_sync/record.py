@@ -72,6 +72,11 @@ class BatchRecord:
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def has_news(self) -> bool:
+        """Whether any export was carried out; trackers do not hear of a batch in which nothing was due."""
+        return any(export.outcome in (Outcome.passed, Outcome.failed) for export in self.exports)
+
     def count(self, outcome: Outcome) -> int:
         return sum(1 for export in self.exports if export.outcome is outcome)
 

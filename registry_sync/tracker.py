@@ -41,6 +41,9 @@ class Tracker:
     def finish(self, run: RunDirectory, record: BatchRecord) -> SyncReport:
         """Log a finished batch to MLflow and commit its exports to DVC; failures are lines, not exceptions."""
         report = SyncReport()
+        if self._preparation is not None:
+            # Two threads that set up one new store at once would break it.
+            self._preparation.join(self._options.budget_s)
         if self._options.mlflow:
             self._finish_mlflow(run, record, report)
         if self._options.dvc:

@@ -1,0 +1,52 @@
+"""A mistake in the config or on the command line: exit code 2, a short message, and nothing started."""
+
+import pytest
+from project import Project
+
+CASES = {
+    "unknown model": (["+model=mlpp"], "there is no 'mlpp'; did you mean 'mlp'?"),
+    "no model": ([], "+model=NAME"),
+    "model without plus": (["model=mlp"], "write +model=NAME, with a plus"),
+    "unknown release": (["+release=zo"], "did you mean 'zoo'?"),
+    "misspelt key": (
+        ["+model=mlp", "export.opest=18"],
+        "export.opest: unknown key; did you mean export.opset_version?",
+    ),
+    "misspelt key with plus": (["+model=mlp", "+exprt.optimize=none"], "exprt: unknown key; did you mean export?"),
+    "misspelt group with plus": (["+modle=mlp"], "modle: unknown key; did you mean model?"),
+    "wrong type": (["+model=mlp", "export.opset_version=new"], "export.opset_version: Value 'new' of type 'str'"),
+    "wrong choice": (["+model=mlp", "export.optimize=fast"], "expected one of [none, default]"),
+    "out of range": (["+model=mlp", "export.opset_version=17"], "export.opset_version: 17 is not within 18 to 25"),
+    "undeclared dim": (["+model=mlp", "model.inputs.tensor_x.shape=[btch,8]"], "did you mean 'batch'?"),
+    "unknown input": (
+        ["+model=mlp", "+model.inputs.tensor_y={shape: [batch, 8]}"],
+        "takes no 'tensor_y'; did you mean 'tensor_x'?",
+    ),
+    "missing key": (["+model=mlp", "+model.dims.time={min: 1, max: 4}"], "model.dims.time.example: is missing"),
+    "two exports with one id": (["-m", "+model=mlp,two_tower", "id=same"], "two exports are named 'same'"),
+    "misspelt class": (
+        ["+model=mlp", "model.source._target_=exporter.zoo.mlp.MPL"],
+        "did you mean exporter.zoo.mlp.MLP?",
+    ),
+    "missing module": (["+model=mlp", "model.source._target_=my_modles.Net"], "there is no module 'my_modles'"),
+    "missing weights": (["+model=mlp", "model.weights=gone.safetensors"], "there is no file 'gone.safetensors'"),
+    "a name that leaves the folder": (["+model=mlp", "id=../mlp"], "id: '../mlp' must be"),
+    "settings that differ in a sweep": (["-m", "+model=mlp", "executor.workers=1,2"], "holds for a whole batch"),
+    "no workers": (["+model=mlp", "executor.workers=0"], "executor.workers: 0 must be at least 1"),
+    "broken interpolation": (["+model=mlp", "model.seed=${sed}"], "sed"),
+    "broken override": (["+model=mlp", "export"], "export"),
+    "missing config directory": (["--config-dir", "nowhere", "+model=mlp"], "nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_told_in_a_few_words_before_anything_starts(folder: Project, case: str) -> None:
+    arguments, message = CASES[case]
+    done = folder.run(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 15
+    assert done.stdout == ""
+    assert not folder.runs()
+    assert not folder.published()
