@@ -77,8 +77,9 @@ def locate(target: str) -> Callable[..., Any]:
             if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
                 continue
             raise StepError(FailureKind.import_error, f"importing {module_name}: {error}") from error
-        except ImportError as error:
-            raise StepError(FailureKind.import_error, f"importing {module_name}: {error}") from error
+        except Exception as error:
+            message = f"importing {module_name}: {type(error).__name__}: {error}"
+            raise StepError(FailureKind.import_error, message) from error
         return _get_attribute(found, parts[length:], target)
     raise StepError(FailureKind.import_error, f"no module for source._target_ {target!r}")
 
@@ -88,7 +89,8 @@ def _get_attribute(found: Any, names: list[str], target: str) -> Callable[..., A
         if not hasattr(found, name):
             near = suggest(name, dir(found))
             hint = f"did you mean {near!r}?" if near else ""
-            raise StepError(FailureKind.import_error, f"{target!r}: no {name!r} in {found.__name__}", hint)
+            place = getattr(found, "__name__", type(found).__name__)
+            raise StepError(FailureKind.import_error, f"{target!r}: no {name!r} in {place}", hint)
         found = getattr(found, name)
     if not callable(found):
         raise StepError(FailureKind.import_error, f"{target!r} is a {type(found).__name__}, which cannot be called")
@@ -102,9 +104,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        module.load_state_dict(state, strict=True, assign=True)
+        _require_same_dtypes(module.state_dict(), state)
+        # Copied, not assigned: assigning would part tied weights.
+        module.load_state_dict(state, strict=True)
     except Exception as error:
         raise StepError(FailureKind.weights_error, f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _require_same_dtypes(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    for name, tensor in state.items():
+        if name in own and own[name].dtype is not tensor.dtype:
+            raise TypeError(f"{name!r} is {tensor.dtype} in the file and {own[name].dtype} in the model")
 
 
 def check_signature(module: nn.Module, model: ModelSpec) -> None:
@@ -115,19 +125,24 @@ def check_signature(module: nn.Module, model: ModelSpec) -> None:
     """
     parameters = inspect.signature(module.forward).parameters
     kinds = inspect.Parameter
+    by_name = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    named = {name for name, parameter in parameters.items() if parameter.kind in by_name}
     if not any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values()):
         for name in model.inputs:
-            if name not in parameters:
-                near = suggest(name, parameters)
+            if name not in named:
+                near = suggest(name, named)
                 raise StepError(
                     FailureKind.signature_mismatch,
                     f"input {name!r} is no argument of forward({', '.join(parameters)})",
                     f"did you mean {near!r}?" if near else "",
                 )
     for name, parameter in parameters.items():
-        needed = parameter.default is kinds.empty and parameter.kind in (
-            kinds.POSITIONAL_OR_KEYWORD,
-            kinds.KEYWORD_ONLY,
-        )
-        if needed and name not in model.inputs:
+        is_needed = parameter.default is kinds.empty and parameter.kind in (*by_name, kinds.POSITIONAL_ONLY)
+        if is_needed and parameter.kind is kinds.POSITIONAL_ONLY:
+            raise StepError(
+                FailureKind.signature_mismatch,
+                f"forward takes {name!r} by position only; inputs are passed by name",
+                "remove the / from forward's arguments",
+            )
+        if is_needed and name not in model.inputs:
             raise StepError(FailureKind.signature_mismatch, f"forward needs {name!r}, which is not among the inputs")

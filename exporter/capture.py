@@ -170,6 +170,14 @@ def _name_outputs(program: torch.onnx.ONNXProgram, spec: ExportSpec) -> list[str
     declared = list(spec.model.outputs)
     paths = _output_paths(program)
     names = [f"{name}_out" if (name := _join(path)) in spec.model.inputs else name for path in paths]
+    if not names:
+        raise StepError(FailureKind.interface_mismatch, "forward returns no tensor")
+    if len(set(names)) < len(names):
+        raise StepError(
+            FailureKind.interface_mismatch,
+            f"two outputs of forward come to one name: {', '.join(names)}",
+            "rename a key of what forward returns",
+        )
     if not declared:
         return names
     if all(path and isinstance(path[0], pytree.MappingKey) for path in paths):
@@ -199,4 +207,4 @@ def _join(path: tuple[Any, ...]) -> str:
     if not parts:
         return "output"
     name = "_".join(parts)
-    return f"output_{name}" if name[0].isdigit() else name
+    return f"output_{name}" if not name or name[0].isdigit() else name

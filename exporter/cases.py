@@ -7,6 +7,7 @@ catch what a single example hides: a size baked into the graph, a branch on a sh
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from exporter.spec import Dim, ExportSpec, ModelSpec
 
@@ -59,10 +60,11 @@ def _sizes_between(dims: Mapping[str, Dim]) -> dict[str, int]:
     for name, dim in dims.items():
         start = min(dim.example + max(1, dim.example // 2), dim.max)
         # Odd sizes first: an even one hides padding and division that only work out for even numbers.
-        upward = [*range(start | 1, dim.max, 2), *range(dim.example + 1, dim.max)][:4096]
-        downward = range(dim.example - 1, dim.min, -1)
-        free = (size for size in (*upward, *downward) if size not in sizes.values())
-        sizes[name] = next(free, dim.example)
+        upward = chain(range(start | 1, dim.max, 2), range(dim.example + 1, dim.max))
+        inside = [*islice(chain(upward, range(dim.example - 1, dim.min, -1)), len(dims))]
+        # Every dim has one candidate more than there are other dims, unless its range is smaller than that.
+        unshared = (size for size in inside if size not in sizes.values())
+        sizes[name] = next(unshared, inside[0] if inside else dim.example)
     return sizes
 
 

@@ -106,6 +106,13 @@ def _check_inputs(found: list[TensorRecord], spec: ExportSpec) -> None:
 
 
 def _check_outputs(found: list[TensorRecord], spec: ExportSpec) -> None:
+    names = [record.name for record in found]
+    declared = spec.model.outputs
+    if declared and set(names) != set(declared):
+        raise StepError(
+            FailureKind.interface_mismatch,
+            f"the graph gives {', '.join(names)}; the config says {', '.join(declared)}",
+        )
     for record in found:
         output = spec.model.outputs.get(record.name)
         if output is not None and output.shape is not None:

@@ -49,21 +49,25 @@ def compare(
         return _failed(output, expected.size, reason, num_nonfinite)
     # Where not finite, equal NaN or equal infinity is the only match.
     displaced = int((~finite & ~_same_nonfinite(wide_expected, wide_actual)).sum())
-    difference = np.abs(wide_actual[finite] - wide_expected[finite])
+    # Opposite ends of float64 are further apart than it can say: infinity, and out of tolerance.
+    with np.errstate(over="ignore"):
+        difference = np.abs(wide_actual[finite] - wide_expected[finite])
     magnitude = np.abs(wide_expected[finite])
     num_mismatched = int((difference > precision.atol + precision.rtol * magnitude).sum()) + displaced
-    # Integers above 2**53 do not fit a double; equality is asked of them as they are.
-    if expected.dtype.kind in "iu":
+    # Integers above 2**53 do not fit a double; equality is asked of them, and of booleans, as they are.
+    if expected.dtype.kind in "iub":
         num_mismatched = max(num_mismatched, int((expected != actual).sum()))
-    relative = difference / np.maximum(magnitude, np.finfo(np.float64).tiny)
-    relative = np.where(difference == 0.0, 0.0, relative)
+    # Nothing can be said relative to an expected zero.
+    comparable = magnitude > 0
+    with np.errstate(over="ignore"):
+        relative = difference[comparable] / magnitude[comparable]
     return OutputParity(
         output=output,
         passed=num_mismatched == 0,
         num_elements=expected.size,
         num_mismatched=num_mismatched,
-        max_abs_diff=float(difference.max(initial=0.0)),
-        max_rel_diff=float(relative.max(initial=0.0)),
+        max_abs_diff=_largest(difference),
+        max_rel_diff=_largest(relative),
         reason=f"{num_mismatched} of {expected.size} elements out of tolerance" if num_mismatched else "",
     )
 
@@ -77,6 +81,11 @@ def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
 
 def _widen(array: NDArray[Any]) -> NDArray[np.float64]:
     return array.astype(np.float64)
+
+
+def _largest(differences: NDArray[np.float64]) -> float | None:
+    largest = float(differences.max(initial=0.0))
+    return largest if np.isfinite(largest) else None
 
 
 def _nonfinite(array: NDArray[np.float64]) -> bool:

@@ -44,4 +44,4 @@ def _make_tensor(spec: Input, case: Case, seed: int) -> torch.Tensor:
         case FillKind.zeros:
             return torch.zeros(shape, dtype=dtype)
         case FillKind.constant:
-            return torch.full(shape, fill.value).to(dtype)
+            return torch.full(shape, fill.value, dtype=torch.float64).to(dtype)

@@ -2,6 +2,7 @@
 
 import torch
 
+from exporter.save import separate_outputs
 from exporter.spec import Optimize
 
 __all__ = ["count_nodes", "optimize"]
@@ -14,6 +15,7 @@ def optimize(program: torch.onnx.ONNXProgram, passes: Optimize) -> None:
     elimination and removal of unused nodes.
     """
     if passes is Optimize.default:
+        separate_outputs(program.model.graph)
         program.optimize()
 
 

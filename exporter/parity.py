@@ -43,7 +43,12 @@ def open_session(path: Path, *, prepack: bool, threads: int) -> ort.InferenceSes
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ort_errors.NotImplemented as error:
         raise StepError(FailureKind.parity_unsupported, str(error)) from error
-    except (ort_errors.Fail, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf) as error:
+    except (
+        ort_errors.Fail,
+        ort_errors.InvalidArgument,
+        ort_errors.InvalidGraph,
+        ort_errors.InvalidProtobuf,
+    ) as error:
         raise StepError(FailureKind.invalid_onnx, f"ONNX Runtime refuses the file: {error}") from error
 
 
@@ -100,7 +105,7 @@ def judge(cases: list[CaseRecord]) -> None:
     """Turn a miss in any case into the verdict.
 
     Raises:
-        StepError: With the worst output of the first case that missed.
+        StepError: With the worst output over all cases.
     """
     missed = [(case, output) for case in cases for output in case.outputs if not output.passed]
     if not missed:

@@ -92,7 +92,8 @@ class DimRecord:
 class OutputParity:
     """One output in one case: ONNX Runtime against PyTorch.
 
-    The differences are None where shape or dtype differ, or where they are not finite.
+    The differences are None where shape or dtype differ, or where they are not finite. The relative one is over the
+    elements whose expected value is not zero.
     """
 
     output: str

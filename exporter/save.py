@@ -7,7 +7,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from exporter.capture import Captured
 from exporter.directory import ExportDirectory
 
-__all__ = ["save"]
+__all__ = ["save", "separate_outputs"]
 
 _FILE_MODE = 0o644
 
@@ -34,7 +34,7 @@ def save(captured: Captured, directory: ExportDirectory) -> None:
 def _rename_outputs(model: ir.Model, names: list[str]) -> None:
     """Give the graph's outputs the given names, moving aside values that hold one of them."""
     graph = model.graph
-    _separate_outputs(graph)
+    separate_outputs(graph)
     wanted = dict(zip(names, graph.outputs, strict=True))
     for value in _all_values(graph):
         if value.name in wanted and wanted[value.name] is not value:
@@ -43,8 +43,11 @@ def _rename_outputs(model: ir.Model, names: list[str]) -> None:
         value.name = name
 
 
-def _separate_outputs(graph: ir.Graph) -> None:
-    """See that each output is a value of its own: not an input, an initializer or a second use of another."""
+def separate_outputs(graph: ir.Graph) -> None:
+    """See that each output is a value of its own: not an input, an initializer or a second use of another.
+
+    Before the passes run, too: onnx_ir's own pass for this renames the input.
+    """
     seen: set[int] = set()
     for index, value in enumerate(graph.outputs):
         if id(value) in seen or value.producer() is None:

@@ -3,6 +3,7 @@
 Types and unknown keys are the schema's business (pipeline.config); whether `forward` agrees is found out later.
 """
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ __all__ = ["OPSET_RANGE", "find_problems", "require_valid"]
 OPSET_RANGE = (18, 25)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# numpy's generator takes no more.
+_MAX_SEED = 2**32
 _FLOATS = (DType.float16, DType.bfloat16, DType.float32, DType.float64)
 
 
@@ -50,6 +53,9 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
 def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     if "_target_" not in model.source:
         yield "model.source: the key _target_ is missing: the dotted path of the model's class"
+    yield from _find_nonfinite("model.source", model.source)
+    if not 0 <= model.seed < _MAX_SEED:
+        yield f"model.seed: {model.seed} must be at least 0 and less than 2**32"
     if not model.inputs:
         yield "model.inputs: is empty; forward needs at least one tensor"
     yield from _find_dim_problems(model)
@@ -67,6 +73,15 @@ def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     for name in model.dims:
         if name not in used:
             yield f"model.dims.{name}: no input's shape has this dim"
+
+
+def _find_nonfinite(place: str, node: object) -> Iterator[str]:
+    # JSON, in which specs travel, has no word for these.
+    if isinstance(node, float) and not math.isfinite(node):
+        yield f"{place}: {node} must be a finite number"
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from _find_nonfinite(f"{place}.{key}", child)
 
 
 def _find_dim_problems(model: ModelSpec) -> Iterator[str]:
@@ -99,6 +114,10 @@ def _find_fill_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
         yield f"{place}.kind: normal does not fit {dtype.value}; use randint, arange, ones, zeros or constant"
     if fill.kind is FillKind.uniform and dtype not in _FLOATS:
         yield f"{place}.kind: uniform does not fit {dtype.value}; use randint"
+    nonfinite = [key for key in ("low", "high", "value") if not math.isfinite(getattr(fill, key))]
+    if nonfinite:
+        yield from (f"{place}.{key}: {getattr(fill, key)} must be a finite number" for key in nonfinite)
+        return
     if fill.kind in (FillKind.uniform, FillKind.randint) and fill.low >= fill.high:
         yield f"{place}: low {fill.low:g} must be less than high {fill.high:g}"
     if fill.kind is FillKind.randint and (fill.low % 1 or fill.high % 1):

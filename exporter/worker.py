@@ -11,6 +11,8 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
+from multiprocessing import forkserver, parent_process
 from pathlib import Path
 
 from exporter.conductor import describe_result, export, write_result
@@ -19,9 +21,12 @@ from exporter.errors import FailureKind
 from exporter.failures import HINTS, is_storage_error, one_line
 from exporter.result import Failure
 
-__all__ = ["STATUS_STORAGE", "run_worker"]
+__all__ = ["DIRECTORY_VARIABLE", "STATUS_STORAGE", "run_worker"]
 
 log = logging.getLogger(__name__)
+
+# Names, in the environment of all that a worker starts, the worker's directory.
+DIRECTORY_VARIABLE = "MODELPRESS_EXPORT_DIRECTORY"
 
 # Exit statuses, as in sysexits.h: EX_IOERR where not even the result could be written, EX_SOFTWARE for a bug.
 STATUS_STORAGE = 74
@@ -45,8 +50,10 @@ def run_worker(path: str, threads: int) -> None:
     try:
         status = _run(directory, threads)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        # The model may have closed these.
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
         # Skips a second of interpreter teardown, and whatever the model registered to run there.
         os._exit(status)
 
@@ -54,8 +61,9 @@ def run_worker(path: str, threads: int) -> None:
 def _detach(directory: ExportDirectory) -> None:
     """Leave the parent's terminal and session: output goes to the log, Ctrl-C goes to the parent alone."""
     os.setsid()
-    # Dies with its parent, so that a killed batch leaves nothing running.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_the_batch()
+    # What the model starts inherits this, and is found by it if it outlives the worker.
+    os.environ[DIRECTORY_VARIABLE] = str(directory.path)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     log_file = os.open(directory.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
@@ -72,6 +80,19 @@ def _detach(directory: ExportDirectory) -> None:
     faulthandler.enable(crash_log)
     faulthandler.register(signal.SIGUSR1, crash_log, all_threads=True)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _die_with_the_batch() -> None:
+    """Have the kernel kill this process when its parent, the fork server, is gone; that goes with the batch.
+
+    The server ends when nobody holds the other end of its "alive" pipe any more. multiprocessing hands that end to
+    each worker too, for workers of its own, and so a worker would keep the server, and thereby itself, alive.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)  # noqa: SLF001  (it has no public name)
+    if alive is not None and parent_process() is not None:
+        os.close(alive)
+        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _run(directory: ExportDirectory, threads: int) -> int:

@@ -9,16 +9,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from exporter.errors import ExitCode, ModelpressError
+from exporter.errors import ConfigError, ExitCode, ModelpressError
+from exporter.failures import is_storage_error
 from pipeline.batch import Job, run_batch
 from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
-from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error
+from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error, explain_yaml_error
 
 __all__ = ["run"]
 
@@ -40,6 +42,8 @@ def run(argv: Sequence[str]) -> ExitCode:
         return _complain(str(error), error.exit_code)
     except HydraException as error:
         return _complain(explain_hydra_error(error, Config), ExitCode.CONFIG)
+    except yaml.YAMLError as error:
+        return _complain(explain_yaml_error(error), ExitCode.CONFIG)
     except OmegaConfBaseException as error:
         return _complain(explain_omegaconf_error(error, Config), ExitCode.CONFIG)
     except SystemExit as error:
@@ -47,6 +51,8 @@ def run(argv: Sequence[str]) -> ExitCode:
         return ExitCode.OK if error.code in (0, None) else ExitCode.CONFIG
     except KeyboardInterrupt:
         return _complain("interrupted", ExitCode.INTERRUPTED)
+    except OSError as error:
+        return _complain(str(error), ExitCode.STORAGE) if is_storage_error(error) else _report_bug(error)
     except Exception as error:  # noqa: BLE001  (the last resort: what comes here is our bug)
         return _report_bug(error)
 
@@ -58,28 +64,36 @@ def _run(argv: Sequence[str]) -> ExitCode:
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     composed = _compose(argv)
-    # --help, --cfg and the like compose nothing to run.
-    return run_batch([_read_job(item) for item in composed], command=list(argv[1:])) if composed else ExitCode.OK
+    if composed is None:
+        # --help, --cfg and the like.
+        return ExitCode.OK
+    if not composed:
+        raise ConfigError(
+            f"a sweep without jobs: a glob() that matches nothing, or an empty list, in {' '.join(argv[1:])}"
+        )
+    return run_batch([_read_job(item) for item in composed], command=list(argv[1:]))
 
 
-def _compose(argv: Sequence[str]) -> list[DictConfig]:
-    """Let Hydra read the command line and compose the config of each job, with its `hydra` node."""
-    composed: list[DictConfig] = []
+def _compose(argv: Sequence[str]) -> list[DictConfig] | None:
+    """Let Hydra read the command line and compose the config of each job, with its `hydra` node.
+
+    None if the command line asks for something else than a run.
+    """
+    batches: list[list[DictConfig]] = []
 
     # Called with one config, or by our launcher with the configs of a sweep. Only collects: what a task raises
     # Hydra announces in its own way.
     def collect(jobs: DictConfig | list[DictConfig]) -> None:
-        if isinstance(jobs, list):
-            composed.extend(jobs)
-        else:
+        if not isinstance(jobs, list):
             with open_dict(jobs):
                 jobs["hydra"] = HydraConfig.get()
-            composed.append(jobs)
+            jobs = [jobs]
+        batches.append(jobs)
 
     entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
     with _hydra_raises(), _arguments(_defer_model_overrides(argv)):
         entry(collect)()
-    return composed
+    return batches[0] if batches else None
 
 
 def _read_job(composed: DictConfig) -> Job:

@@ -99,6 +99,7 @@ def read_config(composed: DictConfig) -> Config:
         plain = OmegaConf.to_container(composed, resolve=True)
         if not isinstance(plain, dict):
             raise ConfigError(f"the config is a {type(plain).__name__}, not a mapping")
+        _require_sections(plain)
         merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
         if OmegaConf.is_missing(merged.model, "name") and OmegaConf.is_missing(merged.model, "source"):
             raise ConfigError(_NO_MODEL)
@@ -107,6 +108,15 @@ def read_config(composed: DictConfig) -> Config:
         raise ConfigError(explain_omegaconf_error(error, Config)) from error
     assert isinstance(config, Config)
     return config
+
+
+def _require_sections(plain: dict[Any, Any]) -> None:
+    # OmegaConf's own message for this does not say which section it is.
+    schema = OmegaConf.structured(Config)
+    for name, value in plain.items():
+        if name in schema and OmegaConf.is_dict(schema[name]) and not isinstance(value, dict):
+            keys = ", ".join(f"{name}.{key}" for key in schema[name])
+            raise ConfigError(f"{name}: {value!r} is a single value; set one of its keys: {keys}")
 
 
 def compose_spec(config: Config, overrides: Sequence[str]) -> ExportSpec:

@@ -4,7 +4,8 @@ import dataclasses
 import typing
 from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -15,7 +16,7 @@ from omegaconf.errors import (
 
 from exporter.suggestion import suggest
 
-__all__ = ["explain_hydra_error", "explain_omegaconf_error"]
+__all__ = ["explain_hydra_error", "explain_omegaconf_error", "explain_yaml_error"]
 
 _MAX_OPTIONS = 30
 
@@ -30,6 +31,9 @@ def explain_hydra_error(error: HydraException, schema: type) -> str:
             return explain_omegaconf_error(cause, schema)
         cause = cause.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OverrideParseException):
+        # Only some of these messages name the override.
+        return f"{error.override}: {lines[0]}"
     return _teach_plus("\n".join(lines[:4]))
 
 
@@ -44,6 +48,14 @@ def explain_omegaconf_error(error: OmegaConfBaseException, schema: type) -> str:
     if isinstance(error, ValidationError):
         return f"{key}: {first}"
     return f"{key}: {first}" if key else first
+
+
+def explain_yaml_error(error: yaml.YAMLError) -> str:
+    """A message for a config file that is not YAML: the file, the line, what is wrong there."""
+    mark = getattr(error, "problem_mark", None)
+    place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "a config file"
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{place}: {problem.strip()}"
 
 
 def _explain_missing_config(error: MissingConfigException) -> str:

@@ -1,6 +1,6 @@
 """The seam between a batch and whatever runs its workers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -56,9 +56,9 @@ class Executor(Protocol):
     """Runs a worker for each task.
 
     Every task gets a `Started` and then an `Ended`, whatever happens to its worker; no worker outlives the
-    iterator, also if that is closed early.
+    generator, also if that is closed early.
     """
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Event | None]:
+    def run(self, tasks: Sequence[Task]) -> Generator[Event | None]:
         """Yield events as they happen, and None now and then so that the caller can look after its display."""
         ...

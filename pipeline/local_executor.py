@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -17,7 +17,7 @@ from multiprocessing.context import ForkServerProcess
 
 import psutil
 
-from exporter.worker import run_worker
+from exporter.worker import DIRECTORY_VARIABLE, run_worker
 from pipeline.executor import Ended, Ending, Event, Started, Task
 
 __all__ = ["LocalExecutor", "count_cores"]
@@ -52,7 +52,7 @@ class LocalExecutor:
         self._workers = workers
         self._timeout_s = timeout_s
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Event | None]:
+    def run(self, tasks: Sequence[Task]) -> Generator[Event | None]:
         workers = min(self._workers, len(tasks))
         threads = max(1, count_cores() // max(1, workers))
         context = _start_fork_server(is_warm=len(tasks) > workers)
@@ -68,13 +68,14 @@ class LocalExecutor:
                     ended = self._look_after(item)
                     if ended is not None:
                         running.remove(item)
+                        _end(item)
                         yield ended
                 yield None
         finally:
             for item in running:
                 _signal_group(item.process, signal.SIGTERM)
             for item in running:
-                _end(item.process)
+                _end(item)
 
     def _look_after(self, item: _Running) -> Ended | None:
         """The end of a worker, if it has ended or its time is up."""
@@ -87,9 +88,7 @@ class LocalExecutor:
             _signal_group(item.process, signal.SIGUSR1)
             time.sleep(_TICK_S)
             _signal_group(item.process, signal.SIGTERM)
-            _end(item.process)
             return Ended(item.task, Ending.timed_out, round(self._timeout_s), duration_s)
-        _end(item.process)
         ending = Ending.signalled if code < 0 else Ending.exited
         return Ended(item.task, ending, abs(code), duration_s)
 
@@ -149,16 +148,16 @@ def _signal_group(process: ForkServerProcess, number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _end(process: ForkServerProcess) -> None:
-    """Leave nothing of a worker running: not the process, not what it started."""
-    descendants: list[psutil.Process] = []
-    with suppress(psutil.Error):
-        descendants = psutil.Process(process.pid).children(recursive=True)
+def _end(item: _Running) -> None:
+    """Leave nothing of a worker running: not the process, not what it started, in whatever session that is."""
+    process = item.process
     if process.exitcode is None:
         process.join(_GRACE_S)
     _signal_group(process, signal.SIGKILL)
-    for descendant in descendants:
-        with suppress(psutil.Error):
-            descendant.kill()
     process.join()
     process.close()
+    directory = str(item.task.directory.resolve())
+    for other in psutil.process_iter():
+        with suppress(psutil.Error):
+            if other.environ().get(DIRECTORY_VARIABLE) == directory:
+                other.kill()

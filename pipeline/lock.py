@@ -34,12 +34,11 @@ def lock_output(exports: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(f"{exports}: {error.strerror or error}; choose another with output.exports=DIR") from error
     try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    except OSError as error:
-        if error.filename == str(holder):
+        try:
+            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        except OSError as error:
             raise StorageError(f"{holder}: {error.strerror}") from error
-        raise
+        yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()

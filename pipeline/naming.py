@@ -13,7 +13,7 @@ _MAX_LENGTH = 100
 
 
 def name_export(model: str, overrides: Sequence[str]) -> str:
-    """The id of an export: `mlp`, `mlp-opset18`, `mlp-fp16-opset18`, `mlp-seed_3`.
+    """The id of an export: `mlp`, `mlp-opset18`, `mlp-opset18-fp16`, `mlp-seed_3`.
 
     An override of anything that decides the result is part of the id, so that a variant never replaces the
     model's own export. What does not fit a directory name is hashed.
@@ -29,7 +29,8 @@ def name_export(model: str, overrides: Sequence[str]) -> str:
 
 def _name_override(override: str) -> str:
     key, _, value = override.lstrip("+~").partition("=")
-    is_run_key = key.split("@")[0].split(".")[0].split("/")[0] in _RUN_KEYS
+    key = key.split("@")[0]
+    is_run_key = key.split(".")[0].split("/")[0] in _RUN_KEYS
     # `model=bert` chooses the model; `model.seed=3` changes it.
     if is_run_key and not key.startswith("model."):
         return ""

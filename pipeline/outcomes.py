@@ -1,5 +1,6 @@
 """From a worker that is gone to the record of its export: the result it left, or the story of its death."""
 
+import dataclasses
 import signal
 import time
 from typing import assert_never
@@ -7,7 +8,7 @@ from typing import assert_never
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.failures import HINTS
+from exporter.failures import HINTS, is_storage_error
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, Failure
 from exporter.spec import ExportSpec
@@ -42,8 +43,16 @@ def fail_result(
     """Write, in the worker's place, the result of an export that it could not finish."""
     failure = Failure(step=directory.read_current_step(), kind=kind, cause=cause, hint=HINTS[kind])
     result = describe_result(spec, failure, time.time() - duration_s)
-    directory.current_step.unlink(missing_ok=True)
-    write_result(directory, result)
+    try:
+        directory.current_step.unlink(missing_ok=True)
+        write_result(directory, result)
+    except OSError as error:
+        if not is_storage_error(error):
+            raise
+        # The disk is what the user has to hear of first.
+        kind = FailureKind.storage_error
+        failure = Failure(step=failure.step, kind=kind, cause=f"{error}; before that: {cause}", hint=HINTS[kind])
+        result = dataclasses.replace(result, failure=failure)
     return result
 
 

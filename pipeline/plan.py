@@ -11,7 +11,7 @@ from exporter.result import ExportResult, Status
 from exporter.spec import ExportSpec, ModelSpec
 from exporter.suggestion import suggest
 from pipeline.fingerprint import explain_change, take_fingerprint
-from pipeline.source_code import find_forward, find_names, find_target
+from pipeline.source_code import find_forward, find_names, find_target, has_module
 
 __all__ = ["PlannedExport", "plan_exports", "require_sound"]
 
@@ -84,11 +84,12 @@ def _find_source_problems(model: ModelSpec) -> Iterator[str]:
         yield f"model.weights: there is no file {model.weights!r} (relative to {Path.cwd()})"
     dotted = str(model.source["_target_"])
     target = find_target(dotted)
-    if target is None:
+    if not has_module(dotted):
         yield (
-            f"model.source._target_: there is no module {dotted.split('.', maxsplit=1)[0]!r} for {dotted!r}, "
+            f"model.source._target_: there is no module {dotted.partition('.')[0]!r} for {dotted!r}, "
             "neither installed nor in this folder"
         )
+    if target is None:
         return
     defined = find_names(target)
     if defined is not None and target.names and target.names[0] not in defined:

@@ -20,6 +20,7 @@ __all__ = [
     "find_forward",
     "find_names",
     "find_target",
+    "has_module",
     "is_installed",
     "project_files",
 ]
@@ -71,6 +72,11 @@ def find_target(dotted: str) -> Target | None:
     return found
 
 
+def has_module(dotted: str) -> bool:
+    """Whether the first part of a dotted path can be imported at all."""
+    return _find_spec(dotted.split(".", 1)[0]) is not None
+
+
 @cache
 def _find_spec(module: str) -> ModuleSpec | None:
     parent, _, _ = module.rpartition(".")
@@ -88,24 +94,26 @@ def _find_spec(module: str) -> ModuleSpec | None:
 
 def is_installed(path: Path) -> bool:
     """Whether a file belongs to an installed distribution or to Python itself, not to the user's project."""
-    roots = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
-    return any(path.is_relative_to(root) for root in roots)
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
+    return any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 
 
 def project_files(target: Target) -> list[Path]:
     """The target's file and, through their imports, all others of the project; installed code is left out."""
-    pending = [(target.module, target.path)]
-    seen: dict[Path, None] = {}
+    # To import a module is to run its packages' __init__.py first.
+    pending = list(_prefixes(target.module))
+    seen: dict[str, Path] = {}
     while pending:
-        module, path = pending.pop()
-        if path in seen or is_installed(path):
+        name = pending.pop()
+        spec = _find_spec(name)
+        if name in seen or spec is None or not spec.origin or not spec.origin.endswith(".py"):
             continue
-        seen[path] = None
-        for name in _imported_modules(path, module):
-            spec = _find_spec(name)
-            if spec is not None and spec.origin and spec.origin.endswith(".py"):
-                pending.append((name, Path(spec.origin)))
-    return sorted(seen)
+        path = Path(spec.origin)
+        if not is_installed(path):
+            seen[name] = path
+            pending.extend(_imported_modules(path, name))
+    return sorted(set(seen.values()))
 
 
 def find_names(target: Target) -> set[str] | None:
@@ -120,7 +128,7 @@ def find_names(target: Target) -> set[str] | None:
                 names.add(name)
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                 names.update(alias.asname or alias.name.split(".")[0] for alias in aliases)
-            case ast.Name(id=name, ctx=ast.Store()):
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Name(id="globals" as name):
                 names.add(name)
     # Names of inner scopes are in the set too, which makes it lenient, not wrong.
     return None if names & {"*", "__getattr__", "globals"} else names
@@ -138,26 +146,48 @@ def _forward_of(module: str, path: Path, name: str, depth: int) -> Forward | Non
     tree = _parse(path)
     if tree is None or depth == 0:
         return None
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for item in node.body:
-                if isinstance(item, ast.FunctionDef) and item.name == "forward":
-                    return _read_arguments(item.args)
-            bases = (_forward_of_base(module, path, base, depth - 1) for base in node.bases)
-            return next((found for found in bases if found is not None), None)
-        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
+    # What binds the name at the top level; anything but one class or one import is not for us to read.
+    match [node for node in tree.body if name in _bound_names(node)]:
+        case [ast.ClassDef() as node]:
+            return _forward_of_class(module, path, node, depth)
+        case [ast.ImportFrom() as node]:
             origin = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
             return _forward_in_module(_absolute(node, module, path), origin, depth - 1)
     return None
 
 
-def _forward_of_base(module: str, path: Path, base: ast.expr, depth: int) -> Forward | None:
-    return _forward_of(module, path, base.id, depth) if isinstance(base, ast.Name) else None
+def _forward_of_class(module: str, path: Path, node: ast.ClassDef, depth: int) -> Forward | None:
+    match [item for item in node.body if "forward" in _bound_names(item)]:
+        case [ast.FunctionDef(args=arguments)]:
+            return _read_arguments(arguments)
+        case [_, *_]:
+            return None
+    # The method resolution order begins with the first base; if that cannot be read, neither can what it hides.
+    match node.bases:
+        case [ast.Name(id=base), *_]:
+            return _forward_of(module, path, base, depth - 1)
+    return None
+
+
+def _bound_names(statement: ast.stmt) -> set[str]:
+    """The names that a statement may bind, those in the blocks of an `if` or a `try` included."""
+    match statement:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return {name}
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return {alias.asname or alias.name for alias in aliases}
+    names = set()
+    for child in ast.walk(statement):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            names.add(child.id)
+        elif isinstance(child, ast.stmt) and child is not statement:
+            names |= _bound_names(child)
+    return names
 
 
 def _forward_in_module(module: str, name: str, depth: int) -> Forward | None:
     # torch.nn.Module's own forward is a placeholder that says nothing.
-    if module.split(".", maxsplit=1)[0] == "torch":
+    if module.partition(".")[0] == "torch":
         return None
     spec = _find_spec(module)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):

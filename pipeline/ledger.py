@@ -1,0 +1,155 @@
+"""The written record of one invocation: its directory, events as they happen, a record of each export, the summary."""
+
+import dataclasses
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from exporter.directory import ExportDirectory, write_json
+from exporter.errors import ExitCode, StorageError
+from exporter.result import ExportResult, Status
+from exporter.versions import library_versions
+from pipeline.config import Config
+from pipeline.plan import PlannedExport
+from registry_sync.options import TrackingOptions
+from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
+from registry_sync.redaction import redact
+
+__all__ = ["Ledger", "record_cancelled", "record_result"]
+
+
+class Ledger:
+    """Writes under runs/<run id>/.
+
+    Args:
+        config: The batch's settings.
+        planned: Every export of the batch, in the order of the summary.
+        command: The command line's arguments.
+    """
+
+    def __init__(self, config: Config, planned: Sequence[PlannedExport], command: Sequence[str]) -> None:
+        self._config = config
+        self._planned = planned
+        self._command = command
+        self._started = time.time()
+        self._run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self.run = RunDirectory(Path(config.output.runs) / self._run_id)
+        self.records: dict[str, ExportRecord] = {}
+
+    def open(self) -> None:
+        """Make the run's directory, and one with its spec for each export that is due.
+
+        Raises:
+            StorageError: The disk would not.
+        """
+        try:
+            self.run.results.mkdir(parents=True)
+            for plan in self._planned:
+                if plan.reason:
+                    directory = ExportDirectory(self.run.export_directory(plan.spec.id))
+                    directory.path.mkdir(parents=True)
+                    write_json(directory.spec, plan.spec)
+                    write_json(directory.fingerprint, plan.fingerprint)
+        except OSError as error:
+            raise StorageError(f"{self.run.path}: {error.strerror or error}") from error
+        self.log_event("batch_started", exports=[plan.spec.id for plan in self._planned])
+
+    def log_event(self, event: str, **details: object) -> None:
+        """Append a line to events.jsonl."""
+        line = json.dumps({"time": _timestamp(time.time()), "event": event, **details})
+        with self.run.events.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def keep(self, record: ExportRecord) -> None:
+        """Take the record of an export that has ended."""
+        self.records[record.id] = record
+        kind = record.failure.kind.value if record.failure else None
+        self.log_event("export_ended", export=record.id, outcome=record.outcome.value, kind=kind)
+
+    def close(self, code: ExitCode) -> BatchRecord:
+        """Write the summary; every planned export has to have its record by now."""
+        ended = time.time()
+        release = self._config.release
+        record = BatchRecord(
+            run_id=self._run_id,
+            name=release.name if release else _name_batch(list(self.records)),
+            release=release.name if release else None,
+            command=[redact(argument) for argument in self._command],
+            started_at=_timestamp(self._started),
+            ended_at=_timestamp(ended),
+            duration_s=max(0.0, ended - self._started),
+            exit_code=code,
+            git_commit=_read_git_commit(),
+            exports=[self.records[plan.spec.id] for plan in self._planned],
+            tracking=_without_credentials(self._config.tracking),
+            versions=library_versions(),
+        )
+        self.run.write_summary(record)
+        self.log_event("batch_ended", exit_code=int(code))
+        return record
+
+
+def record_result(plan: PlannedExport, result: ExportResult, directory: Path) -> ExportRecord:
+    """The summary's line on an export that has a result, of this run or an earlier one."""
+    outcome = Outcome.passed if result.status is Status.passed else Outcome.failed
+    return ExportRecord(
+        id=result.id,
+        model=result.spec.model.name,
+        outcome=outcome if plan.reason else Outcome.up_to_date,
+        failure=result.failure,
+        directory=str(directory),
+        reason=plan.reason,
+        duration_s=result.duration_s,
+        opset_version=result.spec.export.opset_version,
+        precision=result.spec.precision.name.value,
+        max_abs_diff=result.max_abs_diff,
+        export_peak_bytes=result.export_peak_bytes,
+        size_bytes=result.size_bytes,
+        num_nodes=result.num_nodes,
+        latency_s=result.latency_s,
+    )
+
+
+def record_cancelled(plan: PlannedExport, directory: Path) -> ExportRecord:
+    """The summary's line on an export that was not begun, or not brought to its end."""
+    return ExportRecord(
+        id=plan.spec.id,
+        model=plan.spec.model.name,
+        outcome=Outcome.cancelled,
+        directory=str(directory),
+        reason=plan.reason,
+        opset_version=plan.spec.export.opset_version,
+        precision=plan.spec.precision.name.value,
+    )
+
+
+def _without_credentials(options: TrackingOptions) -> TrackingOptions:
+    # The summary is shown to everyone; who catches up later has the credentials in the environment.
+    return dataclasses.replace(options, uri=redact(options.uri) if options.uri else None)
+
+
+def _name_batch(ids: list[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more"
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _read_git_commit() -> str:
+    """The commit of the working directory, with `-dirty` where tracked files differ; empty outside of git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607  (the user's git)
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,202 @@
+"""Which differences pass, and that none hides behind broadcasting, casting or NaN."""
+
+import json
+
+import numpy as np
+import pytest
+
+from exporter.comparison import NONFINITE, compare, same_bits
+from exporter.plain_data import to_plain
+from exporter.spec import Precision, PrecisionName
+
+NAN, INF = float("nan"), float("inf")
+
+
+def precision(rtol=0.0, atol=0.0):
+    return Precision(name=PrecisionName.fp32, rtol=rtol, atol=atol)
+
+
+def f32(*values):
+    return np.array(values, np.float32)
+
+
+def f64(*values):
+    return np.array(values, np.float64)
+
+
+# 0.25 + 0.125 * 2 is 0.5 exactly, in binary too.
+EDGE = precision(rtol=0.125, atol=0.25)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "passed"),
+    [
+        (2.0, 2.5, True),
+        (2.0, np.nextafter(2.5, 3), False),
+        (2.0, 1.5, True),
+        (2.0, np.nextafter(1.5, 1), False),
+        (-2.0, -2.5, True),
+        (-2.0, np.nextafter(-2.5, -3), False),
+        (0.0, 0.25, True),
+        (0.0, np.nextafter(0.25, 1), False),
+    ],
+)
+def test_an_element_passes_up_to_atol_plus_rtol_times_expected(expected, actual, passed):
+    found = compare("y", f64(expected), f64(actual), EDGE)
+    assert (found.passed, found.num_mismatched) == (passed, 0 if passed else 1)
+    assert found.max_abs_diff == abs(actual - expected)
+
+
+def test_the_tolerance_is_relative_to_pytorch_not_to_onnx_runtime():
+    half = precision(rtol=0.5)
+    assert compare("y", f32(10), f32(5), half).passed
+    assert not compare("y", f32(5), f32(10), half).passed
+
+
+def test_with_no_tolerance_only_equality_passes():
+    one_ulp = np.nextafter(np.float32(1), np.float32(2))
+    assert compare("y", f32(1), f32(1), precision()).passed
+    assert not compare("y", f32(1), f32(one_ulp), precision()).passed
+
+
+def test_one_wrong_element_of_many_fails_and_is_counted():
+    expected = np.ones((10, 100), np.float32)
+    actual = expected.copy()
+    actual[7, 3] = 1.5
+    found = compare("logits", expected, actual, precision(rtol=1e-3))
+    assert (found.output, found.passed, found.num_elements, found.num_mismatched) == ("logits", False, 1000, 1)
+    assert found.reason == "1 of 1000 elements out of tolerance"
+    assert (found.max_abs_diff, found.max_rel_diff) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("expected_shape", "actual_shape"),
+    [((3, 1), (3,)), ((1, 3), (3, 3)), ((), (1,)), ((2, 0), (0,)), ((0, 3), (0, 4)), ((2, 3), (3, 2)), ((1,), (5,))],
+)
+def test_shapes_that_would_broadcast_are_a_mismatch(expected_shape, actual_shape):
+    found = compare("y", np.ones(expected_shape, np.float32), np.ones(actual_shape, np.float32), precision(atol=9))
+    assert not found.passed
+    assert found.reason == f"torch gives float32{list(expected_shape)}, ONNX Runtime float32{list(actual_shape)}"
+    assert (found.max_abs_diff, found.max_rel_diff) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [("float32", "float64"), ("int64", "int32"), ("bool", "uint8"), ("float16", "float32"), ("int8", "uint8")],
+)
+def test_equal_values_of_another_dtype_are_a_mismatch(expected, actual):
+    found = compare("y", np.ones(3, expected), np.ones(3, actual), precision(atol=9))
+    assert not found.passed
+    assert found.reason == f"torch gives {expected}[3], ONNX Runtime {actual}[3]"
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "places"),
+    [
+        (f32(1, NAN), f32(1, NAN), "torch and ONNX Runtime"),
+        (f32(1, NAN), f32(1, 2), "torch"),
+        (f32(1, 2), f32(1, NAN), "ONNX Runtime"),
+        (f32(1, INF), f32(1, INF), "torch and ONNX Runtime"),
+        (f32(1, 2), f32(1, -INF), "ONNX Runtime"),
+    ],
+)
+def test_nan_and_infinity_fail_unless_declared(expected, actual, places):
+    found = compare("y", expected, actual, precision(atol=9))
+    assert not found.passed
+    assert found.reason == f"{NONFINITE} in 1 of 2 elements ({places})"
+    assert found.num_mismatched == 1
+
+
+@pytest.mark.parametrize("values", [(NAN, 1), (INF, 1), (-INF, 1), (NAN, INF)])
+def test_declared_nan_and_infinity_pass_in_the_same_places(values):
+    found = compare("y", f32(*values), f32(*values), precision(), allow_nonfinite=True)
+    assert (found.passed, found.num_mismatched, found.max_abs_diff, found.reason) == (True, 0, 0.0, "")
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "num_mismatched"),
+    [
+        (f32(INF, 1), f32(-INF, 1), 1),
+        (f32(NAN, 1), f32(INF, 1), 1),
+        (f32(NAN, 1), f32(1, NAN), 2),
+        (f32(NAN, 1), f32(0, 1), 1),
+        (f32(0, 1), f32(INF, 1), 1),
+    ],
+)
+def test_declared_nan_and_infinity_fail_in_other_places(expected, actual, num_mismatched):
+    found = compare("y", expected, actual, precision(rtol=9, atol=9), allow_nonfinite=True)
+    assert (found.passed, found.num_mismatched) == (False, num_mismatched)
+
+
+def test_a_finite_miss_beside_declared_nan_is_seen():
+    found = compare("y", f32(NAN, 1), f32(NAN, 2), precision(atol=0.5), allow_nonfinite=True)
+    assert (found.passed, found.num_mismatched, found.max_abs_diff) == (False, 1, 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_integers_beyond_what_a_double_holds_are_told_apart(dtype):
+    expected, actual = np.array([2**53], dtype), np.array([2**53 + 1], dtype)
+    found = compare("y", expected, actual, precision())
+    assert (found.passed, found.num_mismatched) == (False, 1)
+    assert compare("y", actual, actual, precision()).passed
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "bool"])
+def test_whole_numbers_and_truth_values_have_no_tolerance(dtype):
+    found = compare("y", np.array([1, 1], dtype), np.array([1, 0], dtype), precision(rtol=1, atol=1))
+    assert (found.passed, found.num_mismatched) == (False, 1)
+
+
+def test_unsigned_differences_do_not_wrap_around():
+    found = compare("y", np.array([3], np.uint8), np.array([5], np.uint8), precision())
+    assert (found.passed, found.max_abs_diff) == (False, 2.0)
+
+
+def test_half_precision_differences_do_not_overflow():
+    found = compare("y", np.array([60000], np.float16), np.array([-60000], np.float16), precision(rtol=1))
+    assert (found.passed, found.max_abs_diff) == (False, 120000 - 2 * (60000 - float(np.float16(60000))))
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [(f32(0, 1), f32(10, 1)), (f32(0), f32(1e30)), (f64(-1.5e308), f64(1.5e308)), (f64(5e-324), f64(1e308))],
+)
+def test_differences_too_large_for_a_double_fail_and_can_be_written_as_json(expected, actual):
+    found = compare("y", expected, actual, precision(rtol=1e-3, atol=1e-3))
+    assert (found.passed, found.num_mismatched) == (False, 1)
+    json.dumps(to_plain(found), allow_nan=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+def test_empty_outputs_of_one_shape_agree(dtype):
+    found = compare("y", np.zeros((0, 3), dtype), np.zeros((0, 3), dtype), precision())
+    assert (found.passed, found.num_elements, found.max_abs_diff, found.max_rel_diff) == (True, 0, 0.0, 0.0)
+
+
+def test_scalars_are_compared_like_any_other():
+    assert compare("y", np.array(1.0), np.array(1.0), precision()).passed
+    found = compare("y", np.array(1.0), np.array(2.0), precision(atol=0.5))
+    assert (found.passed, found.num_elements, found.num_mismatched, found.max_abs_diff) == (False, 1, 1, 1.0)
+
+
+def test_equal_zeros_have_no_relative_difference():
+    assert compare("y", f32(0, 0), f32(0, -0.0), precision()).max_rel_diff == 0.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (f32(1, NAN), f32(1, NAN), True),
+        (f32(1, NAN), f32(1, 2), False),
+        (f32(1), f32(np.nextafter(np.float32(1), np.float32(2))), False),
+        (f32(1), f64(1), False),
+        (f32(1), f32(1, 1), False),
+        (f32(INF), f32(-INF), False),
+        (np.array([True]), np.array([False]), False),
+        (np.array([7]), np.array([7]), True),
+        (np.zeros((0, 2)), np.zeros((0, 2)), True),
+        (np.zeros((0, 2)), np.zeros((2, 0)), False),
+    ],
+)
+def test_two_runs_are_the_same_only_bit_for_bit(first, second, same):
+    assert same_bits(first, second) is same

@@ -1,0 +1,108 @@
+"""The page for people: the verdict first, the evidence after, and no markup from a model's own words."""
+
+from dataclasses import replace
+
+import pytest
+
+from exporter import Failure, FailureKind, Status, Step
+from exporter.report import render_report
+from exporter.result import CaseRecord, DimRecord, OutputParity, StepRecord
+
+
+def failed(result, **changes):
+    failure = Failure(step=Step.parity, kind=FailureKind.parity_failed, cause="output 'y' is off", hint="look")
+    return replace(result, **{"status": Status.failed, "failure": failure, **changes})
+
+
+def test_a_report_of_a_pass_has_verdict_evidence_and_files(perceptron):
+    result = perceptron.result
+    text = render_report(result)
+    assert text.splitlines()[0] == "# tiny: passed"
+    assert f"Exported in {result.duration_s:.2f} s; every output agreed with PyTorch in 4 cases." in text
+    assert "| input | x | float32 | [n, 8] |" in text
+    assert "| output | y | float32 | [n, 16] |" in text
+    assert "| n | 1 to 16 | 4 | 1, 4, 7, 16 |" in text
+    assert "| between | n=7 | y | passed |" in text
+    for file in result.files:
+        assert f"| {file.path} | {file.size_bytes} | {file.sha256} |" in text
+    assert "144 parameters" in text
+    assert f"| torch | {result.versions['torch']} |" in text
+
+
+def test_the_report_on_disk_is_the_one_of_the_result(perceptron):
+    assert perceptron.directory.report.read_text(encoding="utf-8") == render_report(perceptron.result)
+
+
+def test_a_report_of_a_failure_has_what_to_do_and_no_files(perceptron):
+    text = render_report(failed(perceptron.result))
+    assert text.splitlines()[0] == "# tiny: failed"
+    for line in ("- step: parity", "- kind: `parity_failed`", "- cause: output 'y' is off", "- what to do: look"):
+        assert line in text.splitlines()
+    assert "## Files" not in text
+    assert "agreed with PyTorch" not in text
+
+
+def test_a_failure_before_any_step_says_so(perceptron):
+    failure = Failure(step=None, kind=FailureKind.killed, cause="signal 9", hint="look")
+    assert "- step: before the first" in render_report(failed(perceptron.result, failure=failure, steps=[]))
+
+
+def test_sections_without_content_are_left_out(perceptron):
+    text = render_report(failed(perceptron.result, cases=[], dims=[], inputs=[], outputs=[], steps=[], versions={}))
+    assert "## " not in text
+
+
+def test_a_miss_is_told_with_its_reason_in_the_table(perceptron):
+    output = OutputParity(
+        output="y",
+        passed=False,
+        num_elements=4,
+        num_mismatched=4,
+        max_abs_diff=None,
+        max_rel_diff=None,
+        reason="torch gives float32[4]",
+    )
+    case = CaseRecord(name="minimum", sizes={"n": 1, "m": 2}, seed=0, outputs=[output])
+    text = render_report(failed(perceptron.result, cases=[case]))
+    assert "| minimum | n=1, m=2 | y | torch gives float32[4] | - | - | 4 |" in text
+
+
+def test_a_dim_that_was_not_proven_has_no_sizes(perceptron):
+    dims = [DimRecord(name="n", min=1, max=16, example=4, proven_sizes=[])]
+    assert "| n | 1 to 16 | 4 |  |" in render_report(failed(perceptron.result, dims=dims))
+
+
+def test_memory_is_told_above_the_baseline_and_unknown_where_it_was_not_read(perceptron):
+    steps = [
+        StepRecord(step=Step.build, duration_s=0.25, peak_rss_bytes=3 * 2**20),
+        StepRecord(step=Step.capture, duration_s=1, peak_rss_bytes=None),
+        StepRecord(step=Step.save, duration_s=1, peak_rss_bytes=2**19),
+    ]
+    text = render_report(replace(perceptron.result, steps=steps, baseline_rss_bytes=2**20))
+    assert "| build | 0.250 | 2.0 |" in text
+    assert "| capture | 1.000 | - |" in text
+    assert "| save | 1.000 | 0.0 |" in text
+
+
+@pytest.mark.parametrize(
+    ("raw", "safe"),
+    [
+        ("<script>x</script>", "&lt;script&gt;x&lt;/script&gt;"),
+        ("a | b", "a \\| b"),
+        ("`code`", "'code'"),
+        ("&lt;", "&amp;lt;"),
+        ("one\n# two", "one # two"),
+    ],
+)
+def test_a_cause_is_not_markup(perceptron, raw, safe):
+    failure = Failure(step=Step.build, kind=FailureKind.build_error, cause=raw, hint=raw)
+    text = render_report(failed(perceptron.result, failure=failure))
+    assert f"- cause: {safe}\n" in text
+    assert f"- what to do: {safe}\n" in text
+    assert raw not in text
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_header(perceptron):
+    result = replace(perceptron.result, versions={"a|b": "1|2"})
+    table = render_report(result).split("## Versions\n\n")[1].splitlines()
+    assert table == ["| library | version |", "|---|---|", "| a\\|b | 1\\|2 |"]

@@ -1,0 +1,187 @@
+"""Each contradiction within a spec is a line with its key, before anything starts."""
+
+import faulty_models
+import pytest
+
+from exporter.errors import ConfigError, ExitCode
+from exporter.spec import Dim, DType, Fill, FillKind, Input, Output
+from exporter.validation import OPSET_RANGE, find_problems, require_valid
+
+
+def problems_after(change):
+    spec = faulty_models.make_spec()
+    change(spec)
+    return list(find_problems(spec))
+
+
+def test_a_valid_spec_has_no_problem():
+    spec = faulty_models.make_spec()
+    assert list(find_problems(spec)) == []
+    require_valid(spec)
+
+
+def test_all_problems_are_told_at_once():
+    spec = faulty_models.make_spec()
+    spec.id = ""
+    spec.export.opset_version = 17
+    spec.precision.rtol = -1
+    with pytest.raises(ConfigError) as caught:
+        require_valid(spec)
+    keys = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    assert keys == ["id", "export.opset_version", "precision.rtol"]
+    assert caught.value.exit_code is ExitCode.CONFIG
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "-a", "_a", "a b", "a\n", "ä", "a" * 101, "a\0"])
+def test_a_name_that_is_no_good_directory_is_refused(name):
+    def change(spec):
+        spec.id = name
+        spec.model.name = name
+
+    first, second = problems_after(change)
+    assert first.startswith(f"id: {name!r} must be")
+    assert second.startswith(f"model.name: {name!r} must be")
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a.b-c_D", "a" * 100])
+def test_a_plain_name_is_accepted(name):
+    assert problems_after(lambda spec: setattr(spec, "id", name)) == []
+
+
+@pytest.mark.parametrize(("opset", "ok"), [(17, False), (18, True), (25, True), (26, False), (-1, False)])
+def test_an_opset_outside_the_range_is_refused(opset, ok):
+    found = problems_after(lambda spec: setattr(spec.export, "opset_version", opset))
+    assert found == ([] if ok else [f"export.opset_version: {opset} is not within 18 to 25"])
+    assert OPSET_RANGE == (18, 25)
+
+
+@pytest.mark.parametrize("key", ["rtol", "atol"])
+@pytest.mark.parametrize("value", [-1e-9, float("inf"), float("nan")])
+def test_a_tolerance_that_is_no_tolerance_is_refused(key, value):
+    found = problems_after(lambda spec: setattr(spec.precision, key, value))
+    assert found == [f"precision.{key}: {value} must be a number of at least 0"]
+
+
+def test_a_tolerance_of_zero_is_accepted():
+    assert problems_after(lambda spec: setattr(spec.precision, "rtol", 0.0)) == []
+
+
+def test_an_element_limit_below_one_is_refused():
+    found = problems_after(lambda spec: setattr(spec.parity, "max_input_elements", 0))
+    assert found == ["parity.max_input_elements: 0 must be at least 1"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_a_generator_does_not_take_is_refused(seed):
+    (problem,) = problems_after(lambda spec: setattr(spec.model, "seed", seed))
+    assert problem.startswith(f"model.seed: {seed} ")
+
+
+def test_a_source_without_target_is_refused():
+    (problem,) = problems_after(lambda spec: spec.model.source.pop("_target_"))
+    assert problem.startswith("model.source: the key _target_ is missing")
+
+
+def test_a_model_without_inputs_is_refused():
+    def change(spec):
+        spec.model.inputs = {}
+        spec.model.dims = {}
+
+    assert problems_after(change) == ["model.inputs: is empty; forward needs at least one tensor"]
+
+
+@pytest.mark.parametrize(
+    ("dim", "problem"),
+    [
+        (Dim(0, 4, 2), "model.dims.n.min: 0 must be at least 1"),
+        (Dim(4, 4, 4), "model.dims.n: min 4 must be less than max 4; a fixed size is a number in the shape"),
+        (Dim(5, 4, 4), "model.dims.n: min 5 must be less than max 4; a fixed size is a number in the shape"),
+        (Dim(2, 4, 1), "model.dims.n.example: 1 is not within min 2 and max 4"),
+        (Dim(2, 4, 5), "model.dims.n.example: 5 is not within min 2 and max 4"),
+    ],
+)
+def test_a_dim_without_a_range_is_refused(dim, problem):
+    assert problems_after(lambda spec: spec.model.dims.update(n=dim)) == [problem]
+
+
+@pytest.mark.parametrize("dim", [Dim(1, 2, 1), Dim(1, 2, 2)])
+def test_an_example_may_be_the_minimum_or_the_maximum(dim):
+    assert problems_after(lambda spec: spec.model.dims.update(n=dim)) == []
+
+
+@pytest.mark.parametrize("name", ["n-1", "2n", "", "n m"])
+def test_a_dim_needs_a_name_that_is_an_identifier(name):
+    def change(spec):
+        spec.model.dims = {name: Dim(1, 4, 2)}
+        spec.model.inputs = {"x": Input(shape=[name])}
+
+    (problem,) = problems_after(change)
+    assert problem.startswith(f"model.dims.{name}: {name!r} must be a name")
+
+
+def test_a_dim_that_no_input_has_is_refused():
+    def change(spec):
+        spec.model.dims["m"] = Dim(1, 4, 2)
+        spec.model.outputs["y"] = Output(shape=["m"])
+
+    assert problems_after(change) == ["model.dims.m: no input's shape has this dim"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "problem"),
+    [
+        (-1, "-1 is negative"),
+        (True, "True is neither a whole number nor the name of a dim"),
+        (1.5, "1.5 is neither a whole number nor the name of a dim"),
+        (None, "None is neither a whole number nor the name of a dim"),
+        ("nn", "dim 'nn' is not declared; did you mean 'n'?"),
+        ("zzz", "dim 'zzz' is not declared; declare it under model.dims (n)"),
+    ],
+)
+def test_an_axis_that_is_no_size_is_refused_in_inputs_and_outputs(axis, problem):
+    def change(spec):
+        spec.model.inputs["x"].shape.append(axis)
+        spec.model.outputs["y"] = Output(shape=[axis])
+
+    assert problems_after(change) == [f"model.inputs.x.shape: {problem}", f"model.outputs.y.shape: {problem}"]
+
+
+def test_an_output_named_as_an_input_is_refused():
+    found = problems_after(lambda spec: spec.model.outputs.update(x=Output()))
+    assert found == ["model.outputs.x: an input has the same name"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill", "problem"),
+    [
+        (DType.int64, Fill(), ".kind: normal does not fit int64"),
+        (DType.bool, Fill(), ".kind: normal does not fit bool"),
+        (DType.uint8, Fill(FillKind.uniform, 0, 3), ".kind: uniform does not fit uint8"),
+        (DType.float32, Fill(FillKind.uniform, 1, 1), ": low 1 must be less than high 1"),
+        (DType.int64, Fill(FillKind.randint, 2, 1), ": low 2 must be less than high 1"),
+        (DType.int64, Fill(FillKind.randint, 0, 1.5), ": randint needs whole numbers for low and high"),
+    ],
+)
+def test_a_fill_that_does_not_fit_is_refused(dtype, fill, problem):
+    (found,) = problems_after(lambda spec: spec.model.inputs.update(x=Input(["n", 8], dtype, fill)))
+    assert found.startswith(f"model.inputs.x.fill{problem}")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("kind", "key"), [(FillKind.constant, "value"), (FillKind.uniform, "high"), (FillKind.randint, "low")]
+)
+def test_a_fill_that_json_cannot_hold_is_refused(kind, key, value):
+    def change(spec):
+        spec.model.inputs["x"].fill = Fill(kind, **{key: value})
+
+    found = problems_after(change)
+    assert len(found) == 1
+    assert found[0].startswith("model.inputs.x.fill")
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_these_fills_fit_every_dtype(dtype):
+    for kind in (FillKind.randint, FillKind.arange, FillKind.ones, FillKind.zeros, FillKind.constant):
+        fill = Fill(kind)
+        assert problems_after(lambda spec, fill=fill: spec.model.inputs.update(x=Input(["n", 8], dtype, fill))) == []

@@ -1,0 +1,192 @@
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter.conductor import describe_result, write_result
+from exporter.directory import ExportDirectory, write_json
+from exporter.errors import ConfigError, ExitCode, FailureKind
+from exporter.result import Failure, Step
+from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
+from pipeline import source_code
+from pipeline.fingerprint import take_fingerprint
+from pipeline.plan import plan_exports, require_sound
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """A folder with one module of models; what was looked up before is forgotten."""
+    (tmp_path / "pl_models.py").write_text(
+        "class Net:\n    def forward(self, pixels, mask=None): ...\n"
+        "class Open:\n    def forward(self, **inputs): ...\n"
+        "def build_net(): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for function in (source_code.find_target, source_code._find_spec, source_code._parse):
+        function.cache_clear()
+    return tmp_path
+
+
+def make_spec(
+    export_id: str = "net", target: str = "pl_models.Net", inputs: tuple[str, ...] = ("pixels",), opset: int = 20
+) -> ExportSpec:
+    return ExportSpec(
+        id=export_id,
+        model=ModelSpec(name="net", source={"_target_": target}, inputs={name: Input(shape=[1]) for name in inputs}),
+        precision=Precision(PrecisionName.fp32, rtol=0.1, atol=0.1),
+        export=ExportOptions(opset_version=opset),
+    )
+
+
+def publish_export(spec: ExportSpec, failure: Failure | None = None) -> ExportDirectory:
+    """What a run of that spec would have left under exports/."""
+    directory = ExportDirectory(Path("exports") / spec.id)
+    directory.path.mkdir(parents=True)
+    directory.model.write_bytes(b"a graph")
+    directory.model_data.write_bytes(b"some weights")
+    write_json(directory.spec, spec)
+    write_json(directory.fingerprint, take_fingerprint(spec))
+    write_result(directory, describe_result(spec, failure, time.time(), files=directory.record_files()))
+    return directory
+
+
+def plan_one(spec: ExportSpec, *, force: bool = False):
+    (planned,) = plan_exports([spec], Path("exports"), force=force)
+    return planned
+
+
+def complaint(*specs: ExportSpec) -> str:
+    with pytest.raises(ConfigError) as caught:
+        require_sound(specs)
+    assert caught.value.exit_code is ExitCode.CONFIG
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs"),
+    [
+        ("pl_models.Net", ("pixels",)),
+        ("pl_models.Net", ("mask", "pixels")),
+        ("pl_models.Open", ("anything",)),
+        ("pl_models.build_net", ("anything",)),
+        ("transformers.models.bert.modeling_bert.BertModel", ("input_ids", "attention_mask")),
+    ],
+)
+def test_a_sound_spec_has_no_complaint(target, inputs):
+    require_sound([make_spec(target=target, inputs=inputs), make_spec("other", target=target, inputs=inputs)])
+
+
+@pytest.mark.parametrize(("one", "other"), [("net", "net"), ("net", "Net"), ("straße", "STRASSE")])
+def test_two_exports_of_one_name_are_refused_by_their_folded_name(one, other):
+    expected = f"id: two exports are named {other!r}; sweep a value only once, or set id=NAME for one of them"
+    assert complaint(make_spec(one), make_spec("third"), make_spec(other)) == expected
+
+
+def test_an_input_that_forward_does_not_take_is_refused_with_the_nearest():
+    assert complaint(make_spec(inputs=("pixels", "maks"))) == (
+        "net: model.inputs.maks: forward(pixels, mask) of pl_models.Net takes no 'maks'; did you mean 'mask'?"
+    )
+
+
+def test_an_input_that_is_near_to_nothing_is_refused_without_a_guess():
+    assert complaint(make_spec(inputs=("pixels", "qqq"))) == (
+        "net: model.inputs.qqq: forward(pixels, mask) of pl_models.Net takes no 'qqq'"
+    )
+
+
+def test_an_argument_without_default_that_is_no_input_is_refused():
+    assert complaint(make_spec(inputs=("mask",))) == (
+        "net: model.inputs: forward of pl_models.Net needs 'pixels', which is not declared"
+    )
+
+
+def test_a_misspelt_class_is_refused_with_the_nearest_and_the_file(project):
+    assert complaint(make_spec(target="pl_models.Nett")) == (
+        f"net: model.source._target_: there is no 'Nett' in pl_models ({project / 'pl_models.py'}); "
+        "did you mean pl_models.Net?"
+    )
+
+
+def test_a_missing_module_is_refused():
+    assert complaint(make_spec(target="pl_modles.Net")) == (
+        "net: model.source._target_: there is no module 'pl_modles' for 'pl_modles.Net', "
+        "neither installed nor in this folder"
+    )
+
+
+def test_all_problems_are_told_at_once_and_each_once():
+    specs = [make_spec("a", inputs=("pixel",)), make_spec("b", target="pl_nowhere.Net"), make_spec("a")]
+    specs.append(make_spec("c", target="pl_nowhere.Net"))
+    lines = complaint(*specs).splitlines()
+    assert [line.split(":")[0:2] for line in lines] == [
+        ["id", " two exports are named 'a'; sweep a value only once, or set id=NAME for one of them"],
+        ["net", " model.inputs.pixel"],
+        ["net", " model.inputs"],
+        ["net", " model.source._target_"],
+    ]
+
+
+def test_an_export_that_was_never_published_is_new():
+    planned = plan_one(make_spec())
+    assert (planned.reason, planned.published) == ("new", None)
+    assert planned.fingerprint == take_fingerprint(make_spec())
+
+
+def test_a_published_export_that_is_what_it_would_become_is_up_to_date():
+    directory = publish_export(make_spec())
+    planned = plan_one(make_spec())
+    assert planned.reason == ""
+    assert planned.published == directory.read_result()
+
+
+def test_force_is_a_reason_only_where_something_is_published():
+    assert plan_one(make_spec(), force=True).reason == "new"
+    publish_export(make_spec())
+    planned = plan_one(make_spec(), force=True)
+    assert (planned.reason, planned.published) == ("force=true", None)
+
+
+def test_another_fingerprint_is_the_reason_in_words():
+    publish_export(make_spec())
+    planned = plan_one(make_spec(opset=21))
+    assert (planned.reason, planned.published) == ("opset_version 20 -> 21", None)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data"])
+def test_one_flipped_byte_of_a_published_file_is_a_reason_that_names_it(name):
+    path = publish_export(make_spec()).path / name
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    planned = plan_one(make_spec())
+    assert (planned.reason, planned.published) == (f"published bytes changed: {name}", None)
+
+
+def test_lost_files_are_a_reason_that_names_all_of_them():
+    directory = publish_export(make_spec())
+    directory.model.unlink()
+    directory.model_data.unlink()
+    assert plan_one(make_spec()).reason == "published bytes changed: model.onnx, model.onnx.data"
+
+
+def test_a_published_export_that_failed_is_made_again():
+    publish_export(make_spec(), Failure(step=Step.parity, kind=FailureKind.parity_failed, cause="c", hint="h"))
+    assert plan_one(make_spec()).reason == "the published export did not pass"
+
+
+@pytest.mark.parametrize("name", ["result.json", "fingerprint.json"])
+@pytest.mark.parametrize("damage", [None, b"", b"{", b"[]", b"\xff", b'{"schema_version": 99}', b'{"a": 1}'])
+def test_a_record_that_cannot_be_read_is_a_reason(name, damage):
+    path = publish_export(make_spec()).path / name
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+    assert plan_one(make_spec()).reason == "the published export has no readable record"
+
+
+def test_each_spec_is_planned_by_itself_in_the_order_given():
+    publish_export(make_spec("b"))
+    planned = plan_exports([make_spec(name) for name in "abc"], Path("exports"), force=False)
+    assert [(plan.spec.id, plan.reason) for plan in planned] == [("a", "new"), ("b", ""), ("c", "new")]

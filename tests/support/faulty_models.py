@@ -1,0 +1,252 @@
+"""Tiny modules, most with one planted fault, and a short way to write the spec that exports one.
+
+Every module here is built without arguments, so that `source: {_target_: faulty_models.Name}` names it too.
+Those without a fault come first.
+"""
+
+import sys
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporter import Dim, ExportSpec, Input, ModelSpec, Output, Precision, PrecisionName
+
+# Captured at 4, tried at 1, 4, 7 and 16: what is baked for one of these is missed at the others.
+BATCH = {"n": Dim(min=1, max=16, example=4)}
+
+
+def make_spec(
+    target: str = "faulty_models.Perceptron",
+    inputs: dict[str, Input] | None = None,
+    dims: dict[str, Dim] | None = None,
+    outputs: dict[str, Output] | None = None,
+    **model: Any,
+) -> ExportSpec:
+    """A spec that is valid as it stands: `x: float32[n, 8]`, n from 1 to 16, in fp32."""
+    return ExportSpec(
+        id="tiny",
+        model=ModelSpec(
+            name="tiny",
+            source={"_target_": target},
+            inputs=inputs or {"x": Input(shape=["n", 8])},
+            dims=deepcopy(BATCH if dims is None else dims),
+            outputs=outputs or {},
+            **model,
+        ),
+        precision=Precision(name=PrecisionName.fp32, rtol=1e-4, atol=1e-5),
+    )
+
+
+class Perceptron(nn.Module):
+    """No fault; 576 bytes of weights, enough for a data file, and exact zeros among its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 16)
+
+    def forward(self, x):
+        return torch.relu(self.linear(x))
+
+
+class Doubles(nn.Module):
+    """No fault, and no weights: the data file would be empty."""
+
+    def forward(self, x):
+        return x * 2
+
+
+class Subtracts(nn.Module):
+    """No fault; the order of its two arguments matters."""
+
+    def forward(self, a, b):
+        return a - 2 * b
+
+
+class Gathers(nn.Module):
+    """No fault; takes whole numbers and a mask, and gives both back changed."""
+
+    def forward(self, ids, mask):
+        return torch.where(mask, ids, 0).sum(-1), mask.logical_not()
+
+
+class DropsOut(nn.Module):
+    """No fault once in eval mode; it is built in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.dropout(x)
+
+
+class WritesToItsInput(nn.Module):
+    """Its argument is another tensor after each call; what it returns is right."""
+
+    def forward(self, x):
+        return x.mul_(2) + 1
+
+
+class Ties(nn.Module):
+    """Two layers, one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8, bias=False)
+        self.second = nn.Linear(8, 8, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+class ReturnsTuple(nn.Module):
+    """None among the outputs, and the same tensor twice."""
+
+    def forward(self, x):
+        doubled = x * 2
+        return doubled, None, doubled, x + 1
+
+
+class ReturnsDict(nn.Module):
+    """Keys for names; one is also the name of an input."""
+
+    def forward(self, x):
+        return {"first": x * 2, "x": x * 3, "nested": {"last": x[:, 0]}}
+
+
+class ReturnsLikeNamedKeys(nn.Module):
+    """Two keys that come to the same name, a_b."""
+
+    def forward(self, x):
+        return {"a": {"b": x * 2}, "a_b": x * 3}
+
+
+class ReturnsItsInput(nn.Module):
+    """The first output is the input itself."""
+
+    def forward(self, x):
+        return x, x * 2
+
+
+class ReturnsNothing(nn.Module):
+    """No tensor to compare: nothing can be proven of it."""
+
+    def forward(self, x):
+        return None
+
+
+class ReturnsSize(nn.Module):
+    """A number that depends on the size, which in the graph is a tensor and in eager mode is none."""
+
+    def forward(self, x):
+        return x * 2, x.shape[0]
+
+
+class BranchesOnSize(nn.Module):
+    """The branch of the example, n > 3, is baked in."""
+
+    def forward(self, x):
+        return x * 2 if x.shape[0] > 3 else x * 3
+
+
+class BranchesOnOneSize(nn.Module):
+    """Differs at one size only, n = 7, and there by 100 from an exact zero."""
+
+    def forward(self, x):
+        return x * 0 if x.shape[0] == 7 else x * 0 + 100
+
+
+class FixesSize(nn.Module):
+    """Holds for n = 4 alone."""
+
+    def forward(self, x):
+        return x.reshape(4, 8) + 1
+
+
+class NeedsEvenSize(nn.Module):
+    """Its own eager forward fails where n is odd."""
+
+    def forward(self, x):
+        return x.view(-1, 2, 8)
+
+
+class Adds(nn.Module):
+    """Makes the first axes of its arguments equal, whatever they are declared as."""
+
+    def forward(self, a, b):
+        return a + b
+
+
+class BranchesOnValue(nn.Module):
+    """Which branch is taken only the data says."""
+
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+class TakesSingularValues(nn.Module):
+    """aten._linalg_svd, for which torch has no ONNX function."""
+
+    def forward(self, x):
+        return torch.linalg.svdvals(x)
+
+
+class DrawsNoise(nn.Module):
+    """Gives another result at each call."""
+
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+class Counts(nn.Module):
+    """Gives another result at each call, without any randomness: it keeps a count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x + self.calls
+
+
+class TakesLogarithm(nn.Module):
+    """NaN for each negative element."""
+
+    def forward(self, x):
+        return torch.log(x)
+
+
+class Raises(nn.Module):
+    """forward fails, with a message that is also markup."""
+
+    def forward(self, x):
+        raise ValueError("no | <b>such</b> thing")
+
+
+class Exits(nn.Module):
+    """forward ends the process."""
+
+    def forward(self, x):
+        sys.exit(3)
+
+
+class CannotBeBuilt(nn.Module):
+    """The constructor fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        raise ValueError("no such size: -3")
+
+
+class NotAModule:
+    """Can be called, and is no nn.Module."""
+
+    def __call__(self, x):
+        return x
+
+
+NUMBER = 3
