@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 import psutil
 
@@ -76,6 +77,7 @@ class LocalExecutor:
                 _signal_group(item.process, signal.SIGTERM)
             for item in running:
                 _end(item)
+            _stop_fork_server()
 
     def _look_after(self, item: _Running) -> Ended | None:
         """The end of a worker, if it has ended or its time is up."""
@@ -105,6 +107,16 @@ def _start_fork_server(*, is_warm: bool) -> multiprocessing.context.ForkServerCo
     with _worker_environment():
         forkserver.ensure_running()
     return context
+
+
+def _stop_fork_server() -> None:
+    """End the server now; by itself it would first tear down all that it has imported, after we are gone."""
+    # multiprocessing has no public way to do this; Any, because its types have no private names either.
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined,unused-ignore]  # noqa: SLF001
+    if server._forkserver_pid is not None:  # noqa: SLF001
+        with suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
+        server._stop()  # noqa: SLF001
 
 
 @contextmanager
