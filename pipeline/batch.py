@@ -99,6 +99,8 @@ class _Batch:
         code = ExitCode(record.exit_code)
         if stopped_by:
             self._display.say(f"stopped; what is finished is kept in {self._exports}/")
+            if record.has_news and self._config.tracking.mlflow:
+                self._display.say(f"to log it to MLflow: python -m registry_sync sync {self._ledger.run.path}")
         elif record.has_news:
             code = self._track(record)
         self._point_to_failures(record)

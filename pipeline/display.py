@@ -57,7 +57,7 @@ class Display:
             console=self._console,
             transient=True,
         )
-        self._total = self._progress.add_task("exports", total=self._num_exports)
+        self._total = self._progress.add_task("starting workers", total=self._num_exports)
         self._progress.start()
 
     def close(self) -> None:
@@ -82,6 +82,7 @@ class Display:
 
     def show_started(self, task: Task) -> None:
         if self._progress is not None:
+            self._progress.update(self._total, description="exports")
             self._rows[task.id] = (self._progress.add_task(f"  {task.id}", total=None), task)
 
     def refresh(self) -> None:
