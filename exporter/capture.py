@@ -17,6 +17,7 @@ from torch import nn
 from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 from torch.utils import _pytree as pytree
 
+from exporter.assumptions import Assumption, read_assumptions
 from exporter.errors import FailureKind, StepError
 from exporter.spec import ExportSpec
 
@@ -45,6 +46,7 @@ class Captured:
     # Names for the graph's outputs, in order.
     output_names: list[str]
     ranges: list[DimRange]
+    assumptions: list[Assumption]
     strategy: str
 
 
@@ -61,7 +63,7 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         StepError: An axis declared dynamic came out as a number, or the outputs are not the declared ones.
         Exception: Whatever torch.onnx.export raises.
     """
-    with torch.no_grad(), _quiet(), _torch_report(report), _recurrent_layers():
+    with torch.no_grad(), _quiet(), _torch_report(report), _recurrent_layers(), _keep_exported() as exported:
         program = torch.onnx.export(
             module,
             (),
@@ -84,6 +86,7 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         program=program,
         output_names=_name_outputs(program, spec),
         ranges=list(_read_ranges(program, spec)),
+        assumptions=read_assumptions(exported[-1], spec) if exported else [],
         strategy=str(getattr(program, "_capture_strategy", "") or ""),
     )
 
@@ -98,6 +101,26 @@ def _recurrent_layers() -> Iterator[None]:
     """
     with register_gru_while_loop_decomposition(), register_lstm_while_loop_decomposition():
         yield
+
+
+@contextmanager
+def _keep_exported() -> Iterator[list[torch.export.ExportedProgram]]:
+    """Collect what torch.export makes on the way.
+
+    The program that torch.onnx.export gives back is decomposed, and has lost the assertions on shapes.
+    """
+    original = torch.export.export
+    kept: list[torch.export.ExportedProgram] = []
+
+    def export_and_keep(*args: Any, **kwargs: Any) -> torch.export.ExportedProgram:
+        kept.append(original(*args, **kwargs))
+        return kept[-1]
+
+    torch.export.export = export_and_keep
+    try:
+        yield kept
+    finally:
+        torch.export.export = original
 
 
 @contextmanager

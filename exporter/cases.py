@@ -11,7 +11,7 @@ from itertools import chain, islice
 
 from exporter.spec import Dim, ExportSpec, ModelSpec
 
-__all__ = ["Case", "choose_cases", "resolve_shape"]
+__all__ = ["Case", "choose_cases", "count_input_elements", "resolve_shape"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def resolve_shape(shape: list[int | str], sizes: Mapping[str, int]) -> tuple[int
 
 
 def choose_cases(spec: ExportSpec) -> list[Case]:
-    """The example first, then the minimum, sizes in between, and each dim at its maximum.
+    """The example first, then the minimum, sizes in between, each dim at its maximum, and all of them there.
 
-    The maximum of a dim is halved towards the example until the inputs of the case have at most
+    A maximum is halved towards the example until the inputs of the case have at most
     `parity.max_input_elements` elements together.
     """
     dims = spec.model.dims
@@ -40,9 +40,9 @@ def choose_cases(spec: ExportSpec) -> list[Case]:
     if dims:
         chosen.append(("minimum", {name: dim.min for name, dim in dims.items()}))
         chosen.append(("between", _sizes_between(dims)))
-    for name in dims:
-        size = _largest_affordable(spec, name, example)
-        chosen.append((f"max_{name}", {**example, name: size}))
+    chosen.extend((f"max_{name}", _largest_affordable(spec, [name], example)) for name in dims)
+    if len(dims) > 1:
+        chosen.append(("maximum", _largest_affordable(spec, list(dims), example)))
     return [Case(name, sizes, spec.model.seed + i) for i, (name, sizes) in enumerate(_unique(chosen))]
 
 
@@ -68,15 +68,15 @@ def _sizes_between(dims: Mapping[str, Dim]) -> dict[str, int]:
     return sizes
 
 
-def _largest_affordable(spec: ExportSpec, name: str, example: Mapping[str, int]) -> int:
-    dim = spec.model.dims[name]
-    size = dim.max
-    while size > dim.example:
-        if _num_input_elements(spec.model, {**example, name: size}) <= spec.parity.max_input_elements:
-            return size
-        size = max(dim.example, size // 2)
-    return size
+def _largest_affordable(spec: ExportSpec, names: list[str], example: Mapping[str, int]) -> dict[str, int]:
+    """The example with the named dims at their maximum, or as near to it as the limit allows."""
+    dims = spec.model.dims
+    sizes = {**example, **{name: dims[name].max for name in names}}
+    while count_input_elements(spec.model, sizes) > spec.parity.max_input_elements and sizes != example:
+        sizes.update({name: max(dims[name].example, sizes[name] // 2) for name in names})
+    return sizes
 
 
-def _num_input_elements(model: ModelSpec, sizes: Mapping[str, int]) -> int:
+def count_input_elements(model: ModelSpec, sizes: Mapping[str, int]) -> int:
+    """Elements of all inputs together under the given sizes."""
     return sum(math.prod(resolve_shape(spec.shape, sizes)) for spec in model.inputs.values())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import memory
 from exporter.directory import ExportDirectory, write_json
+from exporter.errors import ConfigError
 from exporter.report import render_report
 from exporter.result import ExportResult, Failure, Status, Step
 from exporter.spec import ExportSpec
@@ -49,10 +50,12 @@ def export(
         The result, failed or passed: a model that does not export is no exception here.
 
     Raises:
-        ConfigError: The spec contradicts itself.
+        ConfigError: The spec contradicts itself, or the directory is one that a batch published.
     """
     require_valid(spec)
     target = ExportDirectory(Path(directory))
+    if target.result.exists() and target.fingerprint.exists():
+        raise ConfigError(f"{target.path}: holds an export that a batch published; choose another directory")
     target.path.mkdir(parents=True, exist_ok=True)
     target.clear()
     write_json(target.spec, spec)

@@ -12,6 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from exporter.assumptions import BREAKS
 from exporter.cases import Case
 from exporter.comparison import NONFINITE, compare, same_bits
 from exporter.errors import FailureKind, StepError
@@ -110,13 +111,15 @@ def judge(cases: list[CaseRecord]) -> None:
     missed = [(case, output) for case in cases for output in case.outputs if not output.passed]
     if not missed:
         return
-    case, output = max(missed, key=lambda pair: _badness(pair[1]))
+    # A case that was made to break an assumption says best what is wrong, if there is one.
+    case, output = max(missed, key=lambda pair: (pair[0].name.startswith(BREAKS), _badness(pair[1])))
     sizes = ", ".join(f"{name}={size}" for name, size in case.sizes.items())
     difference = "" if output.max_abs_diff is None else f", max_abs_diff {output.max_abs_diff:.3g}"
     cause = f"output {output.output!r}, case {case.name} ({sizes}): {output.reason}{difference}"
     num_cases = len({case.name for case, _ in missed})
     kind = FailureKind.nonfinite if output.reason.startswith(NONFINITE) else FailureKind.parity_failed
-    raise StepError(kind, f"{cause}; {num_cases} of {len(cases)} cases missed")
+    hint = "forward branches on this size: narrow the dim, or mend the branch" if case.name.startswith(BREAKS) else ""
+    raise StepError(kind, f"{cause}; {num_cases} of {len(cases)} cases missed", hint)
 
 
 def prove_dims(spec: ExportSpec, cases: list[CaseRecord]) -> list[DimRecord]:

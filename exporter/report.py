@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from exporter.result import ExportResult, Status, TensorRecord
+from exporter.result import DimRecord, ExportResult, Status, TensorRecord
 
 __all__ = ["render_report"]
 
@@ -52,11 +52,14 @@ def _render_dims(result: ExportResult) -> str:
     return _table(
         "Dims",
         ("name", "declared", "example", "proven at"),
-        (
-            (dim.name, f"{dim.min} to {dim.max}", dim.example, ", ".join(str(size) for size in dim.proven_sizes))
-            for dim in result.dims
-        ),
+        ((dim.name, f"{dim.min} to {dim.max}", dim.example, _render_proven(dim)) for dim in result.dims),
     )
+
+
+def _render_proven(dim: DimRecord) -> str:
+    sizes = ", ".join(str(size) for size in dim.proven_sizes)
+    # Larger inputs than parity.max_input_elements allows were not made.
+    return sizes if dim.max in dim.proven_sizes else f"{sizes} (the maximum was not tried or did not pass)"
 
 
 def _render_parity(result: ExportResult) -> str:

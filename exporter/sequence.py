@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from exporter import build, capture, check, inputs, measure, optimize, parity, save
+from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
 from exporter.result import CaseRecord, Step
@@ -43,6 +44,7 @@ def run_steps(
         example = inputs.make_inputs(spec.model, cases[0])
         captured = capture.capture(module, spec, example, directory.torch_report)
         findings["capture_strategy"] = captured.strategy
+        cases = add_cases(spec, cases, captured.assumptions)
         findings["num_nodes_captured"] = optimize.count_nodes(captured.program)
     with recorder.step(Step.optimize):
         optimize.optimize(captured.program, spec.export.optimize)

@@ -101,7 +101,7 @@ class _Batch:
             self._display.say(f"stopped; what is finished is kept in {self._exports}/")
             if record.has_news and self._config.tracking.mlflow:
                 self._display.say(f"to log it to MLflow: python -m registry_sync sync {self._ledger.run.path}")
-        elif record.has_news:
+        else:
             code = self._track(record)
         self._point_to_failures(record)
         return code
@@ -191,6 +191,13 @@ def _common_settings(jobs: Sequence[Job]) -> Config:
     for name in ("executor", "tracking", "output", "release", "force"):
         if any(getattr(job.config, name) != getattr(first, name) for job in jobs):
             raise ConfigError(f"{name}: differs between the jobs of the sweep; it holds for a whole batch")
+    models = [job.spec.model.name for job in jobs]
+    if first.release is not None and first.release.models and set(models) != set(first.release.models):
+        wrong = sorted(set(models) ^ set(first.release.models))
+        raise ConfigError(
+            f"release: {first.release.name!r} is {len(first.release.models)} models, and this run is not of those "
+            f"(differs in {', '.join(wrong)}); leave out +release or +model"
+        )
     if first.executor.workers is not None and first.executor.workers < 1:
         raise ConfigError(f"executor.workers: {first.executor.workers} must be at least 1")
     if not 0 < first.executor.timeout_s < float("inf"):

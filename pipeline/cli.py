@@ -1,6 +1,7 @@
 """The command line: Hydra composes, the batch runs, every error becomes a short message and an exit code."""
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -13,7 +14,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from exporter.errors import ConfigError, ExitCode, ModelpressError
@@ -91,7 +92,7 @@ def _compose(argv: Sequence[str]) -> list[DictConfig] | None:
         batches.append(jobs)
 
     entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
-    with _hydra_raises(), _arguments(_defer_model_overrides(argv)):
+    with _hydra_raises(), _arguments(_open_model_overrides(argv)):
         entry(collect)()
     return batches[0] if batches else None
 
@@ -100,25 +101,35 @@ def _read_job(composed: DictConfig) -> Job:
     overrides = [str(override) for override in composed.hydra.overrides.task]
     with open_dict(composed):
         del composed["hydra"]
+    chosen = [override for override in overrides if re.match(r"\+?model=", override)]
+    for override in chosen:
+        if re.match(r"\+?model=\[", override):
+            raise ConfigError(f"{override}: one job has one model; for several write -m +model=NAME,NAME")
+    if chosen and OmegaConf.is_missing(composed.model, "name") and OmegaConf.is_missing(composed.model, "source"):
+        raise ConfigError(f"{chosen[0]}: the model's file says neither name nor source; is it empty?")
     config = read_config(composed)
     return Job(spec=compose_spec(config, overrides), config=config)
 
 
-def _defer_model_overrides(argv: Sequence[str]) -> list[str]:
-    """In a sweep, have overrides of keys that only a model's file has applied job by job.
+def _open_model_overrides(argv: Sequence[str]) -> list[str]:
+    """Let overrides reach every key of a model, those that its file does not mention and those that only it has.
 
-    Hydra first composes what all jobs share, without the swept `+model=a,b`, and there `model.source.hidden=32` has
-    nothing to override. A sweep over one value is the same override, left out of that first step.
+    `model.inputs.x.dtype=int64` is refused by Hydra where the file leaves the dtype at its default; with `++` it is
+    taken, and the schema is the judge. In a sweep Hydra first composes what all jobs share, without the swept
+    `+model=a,b`, and there `model.source.hidden=32` has no place at all; a sweep over one value is the same override,
+    left out of that first step.
     """
     is_sweep = any(argument in ("-m", "--multirun") or argument.startswith("+release=") for argument in argv)
-    return [_sweep_one(argument) if is_sweep else argument for argument in argv]
+    return [_open_override(argument, is_sweep=is_sweep) for argument in argv]
 
 
-def _sweep_one(argument: str) -> str:
+def _open_override(argument: str, *, is_sweep: bool) -> str:
     key, equals, value = argument.partition("=")
-    is_deep = key.lstrip("+").startswith("model.") and equals and not key.startswith("~")
-    is_single = is_deep and not OverridesParser.create().parse_override(argument).is_sweep_override()
-    return f"{key}=choice({value})" if is_single else argument
+    if not equals or not key.lstrip("+").startswith("model."):
+        return argument
+    forced = f"++{key.lstrip('+')}"
+    is_single = not OverridesParser.create().parse_override(argument).is_sweep_override()
+    return f"{forced}=choice({value})" if is_sweep and is_single else f"{forced}={value}"
 
 
 @contextmanager

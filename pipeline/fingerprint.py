@@ -15,7 +15,7 @@ from exporter.directory import hash_file
 from exporter.plain_data import flatten, to_plain
 from exporter.spec import ExportSpec
 from exporter.versions import library_versions
-from pipeline.source_code import collect_targets, find_target, is_installed, project_files
+from pipeline.source_code import collect_targets, find_sources, find_target, is_installed
 
 __all__ = ["explain_change", "take_fingerprint"]
 
@@ -66,14 +66,16 @@ def _code_parts(dotted: str) -> Iterator[tuple[str, str]]:
     target = find_target(dotted)
     if target is None:
         return
-    if is_installed(target.path):
-        top = target.module.split(".")[0]
-        version = _distribution_version(top)
-        # Installed, but by no distribution that says its version: its file has to speak for it.
-        yield (f"version.{top}", version) if version else (f"code.{target.module}", hash_file(target.path))
-        return
-    for path in project_files(target):
+    sources = find_sources(target)
+    for path in sources.files:
         yield f"code.{_relative(path)}", hash_file(path)
+    for package in sources.packages:
+        version = _distribution_version(package)
+        if version:
+            yield f"version.{package}", version
+        elif is_installed(target.path):
+            # Installed, but by no distribution that says its version: its file has to speak for it.
+            yield f"code.{target.module}", hash_file(target.path)
 
 
 def _relative(path: Path) -> str:

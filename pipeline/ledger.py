@@ -48,6 +48,8 @@ class Ledger:
         """
         try:
             self.run.results.mkdir(parents=True)
+            Path(self._config.output.metrics).mkdir(parents=True, exist_ok=True)
+            self._require_one_file_system()
             for plan in self._planned:
                 if plan.reason:
                     directory = ExportDirectory(self.run.export_directory(plan.spec.id))
@@ -55,8 +57,16 @@ class Ledger:
                     write_json(directory.spec, plan.spec)
                     write_json(directory.fingerprint, plan.fingerprint)
         except OSError as error:
-            raise StorageError(f"{self.run.path}: {error.strerror or error}") from error
+            raise StorageError(f"{error.filename or self.run.path}: {error.strerror or error}") from error
         self.log_event("batch_started", exports=[plan.spec.id for plan in self._planned])
+
+    def _require_one_file_system(self) -> None:
+        exports, runs = Path(self._config.output.exports), Path(self._config.output.runs)
+        if exports.stat().st_dev != runs.stat().st_dev:
+            raise StorageError(
+                f"output.exports ({exports}) and output.runs ({runs}) are on different file systems; an export is "
+                "published by a rename, which needs them on one"
+            )
 
     def log_event(self, event: str, **details: object) -> None:
         """Append a line to events.jsonl."""

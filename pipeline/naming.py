@@ -22,13 +22,13 @@ def name_export(model: str, overrides: Sequence[str]) -> str:
         model: The model's name.
         overrides: As on the command line, for example `["+model=mlp", "export.opset_version=18"]`.
     """
-    parts = [part for override in sorted(overrides) if (part := _name_override(override))]
+    parts = [part for override in sorted(item.lstrip("+~") for item in overrides) if (part := _name_override(override))]
     name = "-".join([model, *parts])
     return name if len(name) <= _MAX_LENGTH else f"{name[: _MAX_LENGTH - 9]}-{_hash(name)}"
 
 
 def _name_override(override: str) -> str:
-    key, _, value = override.lstrip("+~").partition("=")
+    key, _, value = override.partition("=")
     key = key.split("@")[0]
     is_run_key = key.split(".")[0].split("/")[0] in _RUN_KEYS
     # `model=bert` chooses the model; `model.seed=3` changes it.

@@ -6,6 +6,7 @@ at run time) comes back as None, and the worker finds out.
 
 import ast
 import importlib.util
+import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from pathlib import Path
 
 __all__ = [
     "Forward",
+    "Sources",
     "Target",
     "collect_targets",
     "find_forward",
     "find_names",
+    "find_sources",
     "find_target",
     "has_module",
     "is_installed",
-    "project_files",
 ]
 
 _MAX_BASES = 12
@@ -99,21 +101,32 @@ def is_installed(path: Path) -> bool:
     return any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 
 
-def project_files(target: Target) -> list[Path]:
-    """The target's file and, through their imports, all others of the project; installed code is left out."""
+@dataclass(frozen=True)
+class Sources:
+    """The code behind a target: the project's own files, and the installed packages that they import."""
+
+    files: list[Path]
+    packages: list[str]
+
+
+def find_sources(target: Target) -> Sources:
+    """The target's file and, through their imports, all others of the project; installed code by its package."""
+    packages: set[str] = set()
     # To import a module is to run its packages' __init__.py first.
     pending = list(_prefixes(target.module))
     seen: dict[str, Path] = {}
     while pending:
         name = pending.pop()
         spec = _find_spec(name)
-        if name in seen or spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        if name in seen or spec is None or not spec.origin:
             continue
         path = Path(spec.origin)
-        if not is_installed(path):
+        if is_installed(path):
+            packages.add(name.partition(".")[0])
+        elif path.suffix == ".py":
             seen[name] = path
             pending.extend(_imported_modules(path, name))
-    return sorted(set(seen.values()))
+    return Sources(sorted(set(seen.values())), sorted(packages - sys.stdlib_module_names))
 
 
 def find_names(target: Target) -> set[str] | None:

@@ -1,6 +1,9 @@
 """The command `python -m registry_sync`: catch up with MLflow, verify what is published."""
 
 import argparse
+import dataclasses
+import functools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +11,10 @@ from pathlib import Path
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, IntegrityError, ModelpressError, SyncError
 from exporter.plain_data import DataError
-from registry_sync.record import RunDirectory
+from exporter.result import Status
+from registry_sync.bounded import call_bounded
+from registry_sync.options import TrackingOptions
+from registry_sync.record import BatchRecord, RunDirectory
 
 __all__ = ["main"]
 
@@ -18,9 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     parsed = _make_parser().parse_args(arguments)
     try:
         if parsed.command == "sync":
-            lines = _sync(
-                [RunDirectory(path) for path in parsed.runs] or _find_pending(Path("runs")), parsed.tracking_uri
-            )
+            named = [_name_run(path) for path in parsed.runs]
+            lines = _sync(named or _find_pending(Path("runs")), parsed.tracking_uri)
         else:
             lines = _verify(parsed.exports or sorted(path for path in Path("exports").glob("*") if path.is_dir()))
         for line in lines:
@@ -44,40 +49,53 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _name_run(path: Path) -> RunDirectory:
+    run = RunDirectory(path)
+    try:
+        run.read_summary()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no summary.json there; name the directory of a finished run") from error
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    return run
+
+
 def _find_pending(runs: Path) -> list[RunDirectory]:
     found = [RunDirectory(path) for path in sorted(runs.glob("*")) if (path / "summary.json").is_file()]
     return [run for run in found if not run.mlflow_marker.exists()]
 
 
 def _sync(runs: list[RunDirectory], uri: str | None) -> Iterator[str]:
-    """Log each run; one that MLflow does not take is told at the end, after the others were tried."""
+    """Log each run. A broken one does not keep back the others; a store that does not answer does."""
     behind: list[str] = []
     num_logged = 0
-    for run in runs:
+    for index, run in enumerate(runs):
         try:
             record = run.read_summary()
-        except FileNotFoundError as error:
-            raise ConfigError(f"{run.path}: no summary.json there; name the directory of a finished run") from error
-        except DataError as error:
-            raise ConfigError(str(error)) from error
-        if not record.has_news:
-            continue
-        if uri is not None:
-            record.tracking.uri = uri
-        elif not record.tracking.mlflow:
-            continue
-        # Takes a second to import, and is not needed to find that there is nothing to do.
-        from registry_sync import mlflow_log
-
-        try:
-            yield f"{record.run_id}: {mlflow_log.log_batch(run, record, record.tracking)}"
+            if not record.has_news or (uri is None and not record.tracking.mlflow):
+                continue
+            options = dataclasses.replace(record.tracking, uri=uri or record.tracking.uri)
+            line = call_bounded(functools.partial(_log, run, record, options), options.budget_s, "MLflow")
+            yield f"{record.run_id}: {line}"
             num_logged += 1
+        except (OSError, DataError) as error:
+            behind.append(str(error))
         except SyncError as error:
-            behind.append(f"{record.run_id}: {error}")
+            behind.append(f"{run.path}: {error}")
+            if len(runs) > index + 1:
+                behind.append(f"{len(runs) - index - 1} more runs were not tried")
+            break
     if behind:
         raise SyncError("MLflow is behind:\n" + "\n".join(behind))
     if not num_logged:
         yield "nothing to sync"
+
+
+def _log(run: RunDirectory, record: BatchRecord, options: TrackingOptions) -> str:
+    # Takes a second to import, and is not needed to find that there is nothing to do.
+    from registry_sync import mlflow_log
+
+    return mlflow_log.log_batch(run, record, options)
 
 
 def _verify(paths: Sequence[Path]) -> Iterator[str]:
@@ -86,7 +104,8 @@ def _verify(paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
         directory = ExportDirectory(path)
         try:
-            damaged = directory.damaged_files(directory.read_result())
+            result = directory.read_result()
+            damaged = directory.damaged_files(result) if result.status is Status.passed else ["the export did not pass"]
         except (OSError, DataError) as error:
             damaged = [f"no readable result.json ({error})"]
         if damaged:
@@ -102,4 +121,7 @@ def _verify(paths: Sequence[Path]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # A call that was given up may still be at work in its thread, and would keep the interpreter.
+    os._exit(code)

@@ -36,11 +36,11 @@ def call_bounded(function: Callable[[], T], budget_s: float, name: str) -> T:
 
     thread = threading.Thread(target=call, name=name, daemon=True)
     thread.start()
-    thread.join(budget_s)
+    thread.join(max(0.0, budget_s))
     if returned:
         return returned[0]
     if raised:
         if isinstance(raised[0], SyncError):
             raise raised[0]
         raise SyncError(f"{type(raised[0]).__name__}: {raised[0]}") from raised[0]
-    raise SyncError(f"{name} did not finish within {budget_s:g} s (tracking.budget_s)")
+    raise SyncError(f"{name} did not answer in time (tracking.budget_s)")

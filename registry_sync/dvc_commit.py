@@ -11,6 +11,7 @@ from typing import Any
 
 from exporter.errors import SyncError
 from registry_sync.commands import show_command
+from registry_sync.commit_marks import CommitMarks
 from registry_sync.record import BatchRecord, Outcome
 
 __all__ = ["STAGE", "commit_exports", "load"]
@@ -28,27 +29,37 @@ def load() -> None:
 
 
 def commit_exports(record: BatchRecord) -> Iterator[str]:
-    """Commit the stages of the exports that passed; yields lines for the user.
+    """Commit the stages of published exports that DVC does not have yet; yields lines for the user.
 
-    Outside of a DVC repository, and for an export without a stage, there is nothing to commit, and a line says so.
+    Those of earlier batches too: one that was stopped, or found DVC locked, left its exports to the next. Outside of
+    a DVC repository, and for an export without a stage, there is nothing to commit, and a line says so.
 
     Raises:
         SyncError: DVC has the stage and could not commit it; the message has the command to repeat.
     """
-    ids = [export.id for export in record.exports if export.outcome is Outcome.passed]
-    if _INSIDE_DVC in os.environ or not ids:
+    published = [export for export in record.exports if export.outcome in (Outcome.passed, Outcome.up_to_date)]
+    new = {export.id for export in published if export.outcome is Outcome.passed}
+    if _INSIDE_DVC in os.environ or not published:
         # `dvc repro` runs us, and commits what we leave.
         return
-    if _find_repository() is None:
-        yield "DVC: not a DVC repository; exports are not versioned (git init, dvc init, or tracking.dvc=false)"
+    repository = _find_repository()
+    if repository is None:
+        if new:
+            yield "DVC: not a DVC repository; exports are not versioned (git init, dvc init, or tracking.dvc=false)"
         return
-    stages, without = _find_stages(ids)
-    if without:
-        names = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
+    marks = CommitMarks(repository)
+    due = [export for export in published if not marks.is_current(export)]
+    if not due:
+        return
+    stages, without = _find_stages([export.id for export in due])
+    told = [name for name in without if name in new]
+    if told:
+        names = ", ".join(told[:5]) + (" ..." if len(told) > 5 else "")
         yield f"DVC: no stage in dvc.yaml for {names}; not versioned"
     if stages:
         _commit(stages)
-        yield f"DVC:    {show_command('dvc')} metrics show   ({len(stages)} of {len(ids)} exports committed)"
+        yield f"DVC:    {show_command('dvc')} metrics show   ({len(stages)} of {len(due)} exports committed)"
+    marks.update(due)
 
 
 def _find_repository() -> Path | None:

@@ -37,6 +37,7 @@ __all__ = ["default_uri", "log_batch", "open_store"]
 KEY_TAG = "modelpress.key"
 _LOGGED = (Outcome.passed, Outcome.failed)
 _MAX_PARAM = 6000
+_MAX_TAG = 8000
 
 
 def default_uri() -> str:
@@ -58,8 +59,11 @@ def open_store(options: TrackingOptions) -> tuple[MlflowClient, str]:
 
 @cache
 def _open_store(uri: str, name: str) -> tuple[MlflowClient, str]:
-    # Its words about new tables are not for our users.
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # Its words about new tables, and about each attempt to open a store, are not for our users.
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).is_dir():
+        # MLflow would try for minutes.
+        raise SyncError(f"{uri}: is a directory")
     try:
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(name)
@@ -101,7 +105,7 @@ def log_batch(run: RunDirectory, record: BatchRecord, options: TrackingOptions) 
 def _log_summary(client: MlflowClient, run_id: str, run: RunDirectory, record: BatchRecord) -> None:
     counts = {f"num_{outcome.value}": record.count(outcome) for outcome in Outcome}
     _log_metrics(client, run_id, {**counts, "duration_s": record.duration_s}, record.ended_at)
-    client.set_tag(run_id, "mlflow.note.content", render_summary(record))
+    client.set_tag(run_id, "mlflow.note.content", _cut(render_summary(record)))
     client.log_artifact(run_id, str(run.summary))
     client.log_artifact(run_id, str(run.events))
     status = "FAILED" if record.count(Outcome.failed) else "FINISHED"
@@ -130,7 +134,7 @@ def _log_export(
     _log_metrics(client, child_id, collect_metrics(result) | collect_step_metrics(result), result.ended_at)
     directory = ExportDirectory(Path(export.directory))
     if _is_still_there(directory, result):
-        client.set_tag(child_id, "mlflow.note.content", directory.report.read_text(encoding="utf-8"))
+        client.set_tag(child_id, "mlflow.note.content", _cut(directory.report.read_text(encoding="utf-8")))
         client.log_artifacts(child_id, str(directory.path))
     else:
         client.set_tag(child_id, "modelpress.files", "replaced by a later run before they were logged")
@@ -154,7 +158,7 @@ def _batch_tags(record: BatchRecord) -> dict[str, str]:
     tags = {
         "modelpress.kind": "batch",
         "modelpress.run_id": record.run_id,
-        "modelpress.command": " ".join(record.command),
+        "modelpress.command": _cut(" ".join(record.command)),
         "modelpress.exit_code": str(record.exit_code),
         "mlflow.source.git.commit": record.git_commit,
     }
@@ -202,6 +206,12 @@ def _is_still_there(directory: ExportDirectory, result: ExportResult) -> bool:
 def _log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, Any], at: str) -> None:
     timestamp = _milliseconds(at)
     client.log_batch(run_id, metrics=[Metric(name, float(value), timestamp, 0) for name, value in metrics.items()])
+
+
+def _cut(text: str) -> str:
+    """As much as a tag holds."""
+    rest = "\n\n(cut here; the whole is among the files)"
+    return text if len(text) <= _MAX_TAG else text[: _MAX_TAG - len(rest)] + rest
 
 
 def _clean_key(key: str) -> str:

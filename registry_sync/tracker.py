@@ -4,6 +4,7 @@ Importing MLflow takes longer than a small export, so it is done while workers r
 """
 
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -39,12 +40,9 @@ class Tracker:
         self._preparation.start()
 
     def finish(self, run: RunDirectory, record: BatchRecord) -> SyncReport:
-        """Log a finished batch to MLflow and commit its exports to DVC; failures are lines, not exceptions."""
+        """Log a finished batch to MLflow and commit to DVC what it does not have; failures come back as lines."""
         report = SyncReport()
-        if self._preparation is not None:
-            # Two threads that set up one new store at once would break it.
-            self._preparation.join(self._options.budget_s)
-        if self._options.mlflow:
+        if self._options.mlflow and record.has_news:
             self._finish_mlflow(run, record, report)
         if self._options.dvc:
             self._finish_dvc(record, report)
@@ -70,8 +68,12 @@ class Tracker:
 
             return mlflow_log.log_batch(run, record, self._options)
 
+        deadline = time.monotonic() + self._options.budget_s
+        if self._preparation is not None:
+            # Two threads that set up one new store at once would break it.
+            self._preparation.join(self._options.budget_s)
         try:
-            report.lines.append(call_bounded(log_batch, self._options.budget_s, "MLflow"))
+            report.lines.append(call_bounded(log_batch, deadline - time.monotonic(), "MLflow"))
         except SyncError as error:
             report.is_behind = True
             report.lines.append(f"MLflow is behind: {error}")

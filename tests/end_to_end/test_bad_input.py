@@ -33,6 +33,13 @@ CASES = {
     "a name that leaves the folder": (["+model=mlp", "id=../mlp"], "id: '../mlp' must be"),
     "settings that differ in a sweep": (["-m", "+model=mlp", "executor.workers=1,2"], "holds for a whole batch"),
     "no workers": (["+model=mlp", "executor.workers=0"], "executor.workers: 0 must be at least 1"),
+    "wrong dtype": (
+        ["+model=mlp", "model.inputs.tensor_x.dtype=flot32"],
+        "model.inputs.tensor_x.dtype: Invalid value 'flot32'",
+    ),
+    "two models in one job": (["+model=[mlp,two_tower]"], "one job has one model"),
+    "a release of other models": (["+release=zoo", "+model=mlp"], "this run is not of those"),
+    "sweep without jobs": (["-m", "+model=glob(nothing*)"], "a sweep without jobs"),
     "broken interpolation": (["+model=mlp", "model.seed=${sed}"], "sed"),
     "broken override": (["+model=mlp", "export"], "export"),
     "missing config directory": (["--config-dir", "nowhere", "+model=mlp"], "nowhere"),

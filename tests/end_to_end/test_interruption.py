@@ -1,9 +1,11 @@
 """Ctrl-C, SIGTERM, a dead MLflow server, a held lock, a terminal that cannot show our text."""
 
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -132,3 +134,36 @@ def _unused_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def test_output_on_two_file_systems_is_refused_before_anything_starts(folder: Project) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == folder.path.stat().st_dev:
+        pytest.skip("no second file system here")
+    exports = Path(tempfile.mkdtemp(dir=other)) / "exports"
+    done = folder.run("+model=mlp", "tracking=off", f"output.exports={exports}")
+    shutil.rmtree(exports.parent)
+    assert done.returncode == 5
+    assert "are on different file systems" in done.stderr
+
+
+def test_metrics_that_cannot_be_written_are_told_before_anything_starts(folder: Project) -> None:
+    (folder.path / "taken").write_text("a file")
+    done = folder.run("+model=mlp", "tracking=off", "output.metrics=taken/metrics")
+    assert done.returncode == 5
+    assert "taken/metrics" in done.stderr
+    assert not folder.published()
+
+
+def test_a_server_that_never_answers_costs_no_more_than_the_budget(folder: Project) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        begin = time.monotonic()
+        done = folder.run("+model=mlp", "tracking=server", f"tracking.uri={uri}", "tracking.budget_s=3")
+        took = time.monotonic() - begin
+    assert done.returncode == 6
+    assert "MLflow is behind: MLflow did not answer in time" in done.stdout
+    # The export itself takes a few seconds; a client of MLflow's own accord would wait for minutes.
+    assert took < 60

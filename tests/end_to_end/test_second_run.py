@@ -72,6 +72,14 @@ def test_a_variant_does_not_replace_the_models_own_export(project: Project) -> N
     assert "DVC: no stage in dvc.yaml for" in done.stdout
 
 
+def test_an_override_reaches_a_key_that_the_file_leaves_at_its_default(project: Project) -> None:
+    done = project.run("+model=mlp", "model.inputs.tensor_x.fill.kind=uniform", "tracking=off")
+    assert done.returncode == 0, done.stderr
+    (name,) = [name for name in project.published() if "uniform" in name]
+    spec = project.read_json(f"exports/{name}/spec.json")
+    assert spec["model"]["inputs"]["tensor_x"]["fill"]["kind"] == "uniform"
+
+
 def test_logging_a_batch_twice_changes_nothing(project: Project) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{project.path}/mlflow.db")
     experiment = client.get_experiment_by_name("modelpress").experiment_id

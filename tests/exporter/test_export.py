@@ -502,3 +502,11 @@ def test_an_export_leaves_its_five_files_and_no_other(perceptron):
         "result.json",
         "spec.json",
     ]
+
+
+def test_a_directory_that_a_batch_published_is_not_written_to(tmp_path):
+    for name in ("result.json", "fingerprint.json", "model.onnx"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match="holds an export that a batch published"):
+        export(faulty_models.make_spec(), tmp_path, nn.Linear(8, 2))
+    assert (tmp_path / "model.onnx").read_text() == "{}"

@@ -8,13 +8,14 @@ import pytest
 from pipeline import source_code
 from pipeline.source_code import (
     Forward,
+    Sources,
     Target,
     collect_targets,
     find_forward,
     find_names,
+    find_sources,
     find_target,
     is_installed,
-    project_files,
 )
 
 
@@ -228,7 +229,7 @@ def test_names_of_a_package_are_unknown_for_submodules_count_too(project):
     assert find_names(find_target("sp_names_package.Net")) is None
 
 
-def test_project_files_follow_relative_and_absolute_imports_and_leave_installed_ones_out(project):
+def test_sources_follow_relative_and_absolute_imports_and_name_installed_packages(project):
     write(project / "sp_app/__init__.py", "")
     model = """
         import json
@@ -253,13 +254,13 @@ def test_project_files_follow_relative_and_absolute_imports_and_leave_installed_
     ]
     write(project / "sp_unused.py", "")
     write(project / "sp_app/unused.py", "")
-    assert project_files(find_target("sp_app.model.Net")) == sorted(files)
+    assert find_sources(find_target("sp_app.model.Net")) == Sources(sorted(files), ["omegaconf", "torch"])
 
 
-def test_project_files_hold_the_packages_that_run_before_the_module(project):
+def test_sources_hold_the_packages_that_run_before_the_module(project):
     init = write(project / "sp_above/__init__.py", "import torch\ntorch.set_default_dtype(torch.float64)")
     model = write(project / "sp_above/model.py", "class Net: ...")
-    assert project_files(find_target("sp_above.model.Net")) == sorted([init, model])
+    assert find_sources(find_target("sp_above.model.Net")).files == sorted([init, model])
 
 
 def test_installed_and_standard_code_is_told_from_the_project_s(project):

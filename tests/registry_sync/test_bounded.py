@@ -14,7 +14,7 @@ def test_what_the_function_returns_comes_back() -> None:
 def test_a_call_that_hangs_is_given_up_in_time() -> None:
     released = threading.Event()
     begin = time.monotonic()
-    with pytest.raises(SyncError, match=r"MLflow did not finish within 0\.2 s"):
+    with pytest.raises(SyncError, match="MLflow did not answer in time"):
         call_bounded(released.wait, 0.2, "MLflow")
     assert time.monotonic() - begin < 5
     released.set()

@@ -1,5 +1,6 @@
 """Commits in a real DVC repository."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from project import make_environment
 
 from exporter.errors import SyncError
 from registry_sync.dvc_commit import commit_exports
-from registry_sync.record import BatchRecord
+from registry_sync.record import BatchRecord, Outcome
 
 STAGES = {
     "stages": {
@@ -74,4 +75,25 @@ def test_a_missing_output_gives_the_command_that_catches_up(record: BatchRecord)
 def test_inside_of_dvc_repro_nothing_is_committed(record: BatchRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     make_repository()
     monkeypatch.setenv("DVC_STAGE", "export@good")
+    assert list(commit_exports(record)) == []
+
+
+def test_what_an_earlier_batch_could_not_commit_is_committed_by_the_next(record: BatchRecord) -> None:
+    make_repository()
+    Path("dvc.yaml").write_text(yaml.safe_dump(STAGES))
+    later = dataclasses.replace(
+        record, exports=[dataclasses.replace(export, outcome=Outcome.up_to_date) for export in record.exports[:1]]
+    )
+    (line,) = commit_exports(later)
+    assert "1 of 1 exports committed" in line
+    assert list(commit_exports(later)) == []
+
+
+def test_a_change_of_what_the_stage_depends_on_is_committed(record: BatchRecord) -> None:
+    make_repository()
+    Path("dvc.yaml").write_text(yaml.safe_dump(STAGES))
+    list(commit_exports(record))
+    Path("conf").mkdir()
+    Path("conf/config.yaml").write_text("defaults: []")
+    assert len(list(commit_exports(record))) == 1
     assert list(commit_exports(record)) == []

@@ -62,3 +62,34 @@ def test_verify_names_what_is_damaged(here: Path, capsys: pytest.CaptureFixture[
 def test_verify_of_nothing_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify"]) == 0
     assert capsys.readouterr().out == "nothing published\n"
+
+
+def test_a_broken_run_does_not_keep_back_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(here)
+    broken = here / "runs/20250101-000000-0000/summary.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    assert main(["sync"]) == 6
+    told = capsys.readouterr()
+    assert f"{run.path.name}: MLflow" in told.out
+    assert "20250101-000000-0000/summary.json: not valid JSON" in told.err
+
+
+def test_a_run_whose_results_are_gone_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(here)
+    run.result("good").unlink()
+    assert main(["sync"]) == 6
+    assert "good.json" in capsys.readouterr().err
+
+
+def test_a_store_that_is_a_directory_is_told_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(here)
+    (here / "mlflow.db").mkdir()
+    assert main(["sync"]) == 6
+    assert "mlflow.db: is a directory" in capsys.readouterr().err
+
+
+def test_verify_does_not_accept_an_export_that_failed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(here)
+    assert main(["verify", "bad"]) == 7
+    assert "bad: the export did not pass" in capsys.readouterr().err

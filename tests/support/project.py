@@ -81,7 +81,9 @@ def make_environment(changes: dict[str, str]) -> dict[str, str]:
     """Ours, without what would point the tools elsewhere."""
     dropped = ("MLFLOW_", "DVC_", "HYDRA_", "GIT_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    return {**kept, "DVC_NO_ANALYTICS": "1", "COLUMNS": "160", **changes}
+    # As after `activate`: the commands of dvc.yaml say `python`.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1", "COLUMNS": "160", **changes}
 
 
 def copy_project(target: Path) -> Project:
