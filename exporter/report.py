@@ -57,9 +57,11 @@ def _render_dims(result: ExportResult) -> str:
 
 
 def _render_proven(dim: DimRecord) -> str:
+    if not dim.proven_sizes:
+        return "none"
     sizes = ", ".join(str(size) for size in dim.proven_sizes)
-    # Larger inputs than parity.max_input_elements allows were not made.
-    return sizes if dim.max in dim.proven_sizes else f"{sizes} (the maximum was not tried or did not pass)"
+    # Inputs larger than parity.max_input_elements are not made.
+    return sizes if dim.max in dim.proven_sizes else f"{sizes} (not at {dim.max})"
 
 
 def _render_parity(result: ExportResult) -> str:

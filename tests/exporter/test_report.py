@@ -67,9 +67,12 @@ def test_a_miss_is_told_with_its_reason_in_the_table(perceptron):
     assert "| minimum | n=1, m=2 | y | torch gives float32[4] | - | - | 4 |" in text
 
 
-def test_a_dim_that_was_not_proven_has_no_sizes(perceptron):
-    dims = [DimRecord(name="n", min=1, max=16, example=4, proven_sizes=[])]
-    assert "| n | 1 to 16 | 4 |  |" in render_report(failed(perceptron.result, dims=dims))
+@pytest.mark.parametrize(
+    ("sizes", "shown"), [([], "none"), ([1, 4, 8], "1, 4, 8 (not at 16)"), ([1, 4, 16], "1, 4, 16")]
+)
+def test_a_dim_is_shown_with_the_sizes_it_was_proven_at(perceptron, sizes, shown):
+    dims = [DimRecord(name="n", min=1, max=16, example=4, proven_sizes=sizes)]
+    assert f"| n | 1 to 16 | 4 | {shown} |" in render_report(failed(perceptron.result, dims=dims))
 
 
 def test_memory_is_told_above_the_baseline_and_unknown_where_it_was_not_read(perceptron):
