@@ -64,24 +64,13 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         Exception: Whatever torch.onnx.export raises.
     """
     with torch.no_grad(), _quiet(), _torch_report(report), _recurrent_layers(), _keep_exported() as exported:
-        program = torch.onnx.export(
-            module,
-            (),
-            kwargs=dict(example),
-            dynamo=True,
-            verbose=False,
-            optimize=False,
-            opset_version=spec.export.opset_version,
-            # Strings make torch raise where the model fixes a dim; `Dim` objects are silently made static.
-            dynamic_shapes={
-                name: {axis: size for axis, size in enumerate(item.shape) if isinstance(size, str)}
-                for name, item in spec.model.inputs.items()
-            },
-            report=True,
-            artifacts_dir=report.parent,
-        )
-    if program is None:
-        raise StepError(FailureKind.capture_error, "torch.onnx.export returned nothing")
+        try:
+            program = _export(module, spec, example, report.parent)
+        except Exception:
+            # torch fails on an output that is no tensor too, with words that do not say so.
+            if exported:
+                _require_tensors(exported[-1])
+            raise
     return Captured(
         program=program,
         output_names=_name_outputs(program, spec),
@@ -89,6 +78,40 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         assumptions=read_assumptions(exported[-1], spec) if exported else [],
         strategy=str(getattr(program, "_capture_strategy", "") or ""),
     )
+
+
+def _export(
+    module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor], artifacts: Path
+) -> torch.onnx.ONNXProgram:
+    program = torch.onnx.export(
+        module,
+        (),
+        kwargs=dict(example),
+        dynamo=True,
+        verbose=False,
+        optimize=False,
+        opset_version=spec.export.opset_version,
+        # Strings make torch raise where the model fixes a dim; `Dim` objects are silently made static.
+        dynamic_shapes={
+            name: {axis: size for axis, size in enumerate(item.shape) if isinstance(size, str)}
+            for name, item in spec.model.inputs.items()
+        },
+        report=True,
+        artifacts_dir=artifacts,
+    )
+    if program is None:
+        raise StepError(FailureKind.capture_error, "torch.onnx.export returned nothing")
+    return program
+
+
+def _require_tensors(exported: torch.export.ExportedProgram) -> None:
+    for index, value in enumerate(exported.graph_signature.user_outputs):
+        if value is not None and not isinstance(value, str):
+            raise StepError(
+                FailureKind.interface_mismatch,
+                f"output {index} of forward is {value!r}, of type {type(value).__name__}, not a tensor",
+                "return tensors only, or None",
+            )
 
 
 @contextmanager

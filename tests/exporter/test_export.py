@@ -510,3 +510,9 @@ def test_a_directory_that_a_batch_published_is_not_written_to(tmp_path):
     with pytest.raises(ConfigError, match="holds an export that a batch published"):
         export(faulty_models.make_spec(), tmp_path, nn.Linear(8, 2))
     assert (tmp_path / "model.onnx").read_text() == "{}"
+
+
+def test_an_output_that_is_no_tensor_is_named(tmp_path):
+    failure = failed(faulty_models.ReturnsNumber(), tmp_path)
+    assert (failure.step, failure.kind) == (Step.capture, FailureKind.interface_mismatch)
+    assert failure.cause == "output 1 of forward is 5, of type int, not a tensor"

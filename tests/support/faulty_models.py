@@ -110,6 +110,13 @@ class ReturnsTuple(nn.Module):
         return doubled, None, doubled, x + 1
 
 
+class ReturnsNumber(nn.Module):
+    """A whole number among the outputs."""
+
+    def forward(self, x):
+        return x * 2, 5
+
+
 class ReturnsDict(nn.Module):
     """Keys for names; one is also the name of an input."""
 
