@@ -32,6 +32,10 @@ CASES = {
     "missing weights": (["+model=mlp", "model.weights=gone.safetensors"], "there is no file 'gone.safetensors'"),
     "a name that leaves the folder": (["+model=mlp", "id=../mlp"], "id: '../mlp' must be"),
     "settings that differ in a sweep": (["-m", "+model=mlp", "executor.workers=1,2"], "holds for a whole batch"),
+    "misspelt input beside **kwargs": (
+        ["+model=bert", "~model.inputs.input_ids", "+model.inputs.input_idz={shape: [batch, seq]}"],
+        "takes no 'input_idz'; did you mean 'input_ids'?",
+    ),
     "no workers": (["+model=mlp", "executor.workers=0"], "executor.workers: 0 must be at least 1"),
     "wrong dtype": (
         ["+model=mlp", "model.inputs.tensor_x.dtype=flot32"],
