@@ -18,7 +18,7 @@ from exporter.cases import Case, count_input_elements
 from exporter.errors import FailureKind, StepError
 from exporter.spec import Dim, ExportSpec
 
-__all__ = ["BREAKS", "Assumption", "add_cases", "read_assumptions"]
+__all__ = ["BREAKS", "Assumption", "add_cases", "declared_axes", "read_assumptions"]
 
 # Begins the name of a case that was made to break an assumption.
 BREAKS = "breaks "
@@ -94,15 +94,25 @@ def add_cases(spec: ExportSpec, cases: Sequence[Case], assumptions: Sequence[Ass
     return extended
 
 
-def _map_symbols(exported: torch.export.ExportedProgram, spec: ExportSpec) -> dict[sympy.Symbol, str]:
+def declared_axes(
+    exported: torch.export.ExportedProgram, spec: ExportSpec
+) -> Iterator[tuple[str, int, str, int | torch.SymInt]]:
+    """Each axis that is declared as a dim: the input, the axis, the dim's name, and the size that torch gave it."""
     placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     names = [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
+    for placeholder, (name, item) in zip(names, spec.model.inputs.items(), strict=True):
+        sizes = placeholders[placeholder].meta["val"].shape
+        for axis, (dim, size) in enumerate(zip(item.shape, sizes, strict=True)):
+            if isinstance(dim, str):
+                yield name, axis, dim, size
+
+
+def _map_symbols(exported: torch.export.ExportedProgram, spec: ExportSpec) -> dict[sympy.Symbol, str]:
     symbols: dict[sympy.Symbol, str] = {}
-    for placeholder, item in zip(names, spec.model.inputs.values(), strict=True):
-        for size, axis in zip(placeholders[placeholder].meta["val"].shape, item.shape, strict=True):
-            expression = getattr(getattr(size, "node", None), "expr", None)
-            if isinstance(axis, str) and isinstance(expression, sympy.Symbol):
-                symbols[expression] = axis
+    for _, _, dim, size in declared_axes(exported, spec):
+        expression = getattr(getattr(size, "node", None), "expr", None)
+        if isinstance(expression, sympy.Symbol):
+            symbols[expression] = dim
     return symbols
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 from torch.utils import _pytree as pytree
 
-from exporter.assumptions import Assumption, read_assumptions
+from exporter.assumptions import Assumption, declared_axes, read_assumptions
 from exporter.errors import FailureKind, StepError
 from exporter.spec import ExportSpec
 
@@ -182,22 +182,15 @@ def _read_ranges(program: torch.onnx.ONNXProgram, spec: ExportSpec) -> Iterator[
     exported = program.exported_program
     if exported is None:
         return
-    placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    names = [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
-    for placeholder, (name, item) in zip(names, spec.model.inputs.items(), strict=True):
-        value = placeholders[placeholder].meta["val"]
-        for axis, dim in enumerate(item.shape):
-            if not isinstance(dim, str):
-                continue
-            size = value.shape[axis]
-            if isinstance(size, int):
-                raise StepError(
-                    FailureKind.dim_specialized,
-                    f"dim {dim!r} (axis {axis} of {name!r}) came out fixed at {size}",
-                )
-            bounds = exported.range_constraints.get(size.node.expr)
-            if bounds is not None:
-                yield DimRange(dim, name, axis, max(0, _bound(bounds.lower)), _bound(bounds.upper))
+    for name, axis, dim, size in declared_axes(exported, spec):
+        if isinstance(size, int):
+            raise StepError(
+                FailureKind.dim_specialized,
+                f"dim {dim!r} (axis {axis} of {name!r}) came out fixed at {size}",
+            )
+        bounds = exported.range_constraints.get(size.node.expr)
+        if bounds is not None:
+            yield DimRange(dim, name, axis, max(0, _bound(bounds.lower)), _bound(bounds.upper))
 
 
 def _bound(value: Any) -> int:
