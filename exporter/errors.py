@@ -79,7 +79,6 @@ class FailureKind(StrEnum):
     exited_early = "exited_early"
     corrupt_output = "corrupt_output"
     internal_error = "internal_error"
-    cancelled = "cancelled"
 
 
 class ModelpressError(Exception):

@@ -45,7 +45,6 @@ HINTS: dict[FailureKind, str] = {
     FailureKind.exited_early: "find the exit call in the model's code",
     FailureKind.corrupt_output: "run the same command again; if it stays, check the disk",
     FailureKind.internal_error: "this is a bug in modelpress: please report it with worker.log",
-    FailureKind.cancelled: "run the same command again",
 }
 
 _DEFAULT_KIND: dict[Step, FailureKind] = {

@@ -41,7 +41,6 @@ class Status(StrEnum):
 
     passed = "passed"
     failed = "failed"
-    cancelled = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
