@@ -6,6 +6,7 @@ Knows nothing of Hydra, MLflow or DVC. Importing it does not import torch; `expo
 from exporter.conductor import export
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, FailureKind, ModelpressError
+from exporter.repeats import expand_repeats
 from exporter.result import ExportResult, Failure, Status, Step
 from exporter.spec import (
     Dim,
@@ -46,5 +47,6 @@ __all__ = [
     "PrecisionName",
     "Status",
     "Step",
+    "expand_repeats",
     "export",
 ]

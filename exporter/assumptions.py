@@ -14,11 +14,12 @@ from typing import Any
 import sympy
 import torch
 
-from exporter.cases import Case, count_input_elements
+from exporter.cases import Case, all_sizes, count_input_elements
 from exporter.errors import FailureKind, StepError
 from exporter.spec import Dim, ExportSpec
+from exporter.symbols import map_symbols
 
-__all__ = ["BREAKS", "Assumption", "add_cases", "declared_axes", "read_assumptions"]
+__all__ = ["BREAKS", "Assumption", "add_cases", "read_assumptions"]
 
 # Begins the name of a case that was made to break an assumption.
 BREAKS = "breaks "
@@ -50,12 +51,19 @@ class Assumption:
         return bool(self.holds(*(sizes[name] for name in self.dims)))
 
 
-def read_assumptions(exported: torch.export.ExportedProgram, spec: ExportSpec) -> list[Assumption]:
+def read_assumptions(
+    exported: torch.export.ExportedProgram, spec: ExportSpec, placeholders: Mapping[str, str]
+) -> list[Assumption]:
     """The runtime assertions of a program as torch.export made it, before any decomposition.
 
     Conditions on anything but the declared dims are left out: they come from values, not from shapes.
+
+    Args:
+        exported: Not decomposed.
+        spec: Gives the dims.
+        placeholders: From `find_placeholders`.
     """
-    symbols = _map_symbols(exported, spec)
+    symbols = map_symbols(exported, spec, placeholders)
     found: dict[str, Assumption] = {}
     for node in exported.graph.nodes:
         if node.op != "call_function" or "_assert_scalar" not in str(node.target):
@@ -94,32 +102,10 @@ def add_cases(spec: ExportSpec, cases: Sequence[Case], assumptions: Sequence[Ass
     return extended
 
 
-def declared_axes(
-    exported: torch.export.ExportedProgram, spec: ExportSpec
-) -> Iterator[tuple[str, int, str, int | torch.SymInt]]:
-    """Each axis that is declared as a dim: the input, the axis, the dim's name, and the size that torch gave it."""
-    placeholders = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    names = [name for name in exported.graph_signature.user_inputs if isinstance(name, str)]
-    for placeholder, (name, item) in zip(names, spec.model.inputs.items(), strict=True):
-        sizes = placeholders[placeholder].meta["val"].shape
-        for axis, (dim, size) in enumerate(zip(item.shape, sizes, strict=True)):
-            if isinstance(dim, str):
-                yield name, axis, dim, size
-
-
-def _map_symbols(exported: torch.export.ExportedProgram, spec: ExportSpec) -> dict[sympy.Symbol, str]:
-    symbols: dict[sympy.Symbol, str] = {}
-    for _, _, dim, size in declared_axes(exported, spec):
-        expression = getattr(getattr(size, "node", None), "expr", None)
-        if isinstance(expression, sympy.Symbol):
-            symbols[expression] = dim
-    return symbols
-
-
-def _make_assumption(expression: sympy.Basic, symbols: Mapping[sympy.Symbol, str]) -> Assumption:
-    named = expression.xreplace({symbol: sympy.Symbol(name, integer=True) for symbol, name in symbols.items()})
-    dims = tuple(sorted({symbols[symbol] for symbol in expression.free_symbols}))
-    arguments = [sympy.Symbol(name, integer=True) for name in dims]
+def _make_assumption(expression: sympy.Basic, symbols: Mapping[sympy.Symbol, sympy.Expr]) -> Assumption:
+    named = expression.xreplace(dict(symbols))
+    arguments = sorted(named.free_symbols, key=str)
+    dims = tuple(str(argument) for argument in arguments)
     return Assumption(str(named), dims, sympy.lambdify(arguments, named, modules=[_FUNCTIONS, "math"]))
 
 
@@ -134,9 +120,10 @@ def _find_broken(assumption: Assumption, spec: ExportSpec, example: Mapping[str,
 
 def _choose_candidates(dim: Dim, number: int) -> list[int]:
     """All sizes of a dim, or as many, densest at the lower end, with the maximum among them."""
-    span = dim.max - dim.min
-    if span < number:
-        return list(range(dim.min, dim.max + 1))
-    dense = range(dim.min, dim.min + number // 2)
-    spread = (dim.min + round(math.exp(math.log(span) * i / (number // 2))) for i in range(1, number // 2 + 1))
-    return sorted({*dense, dim.example, *(min(size, dim.max) for size in spread), dim.max})
+    sizes = all_sizes(dim)
+    last = len(sizes) - 1
+    if last < number:
+        return list(sizes)
+    dense = sizes[: number // 2]
+    spread = (round(math.exp(math.log(last) * i / (number // 2))) for i in range(1, number // 2 + 1))
+    return sorted({*dense, dim.example, *(sizes[min(position, last)] for position in spread), dim.max})

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from exporter.arguments import ArgumentError, Arguments, find_roots
 from exporter.errors import FailureKind, StepError
 from exporter.spec import ModelSpec
 from exporter.suggestion import suggest
@@ -118,31 +119,39 @@ def _require_same_dtypes(own: dict[str, torch.Tensor], state: dict[str, torch.Te
 
 
 def check_signature(module: nn.Module, model: ModelSpec) -> None:
-    """See that `forward` takes the declared inputs, all of them and no others that it needs.
+    """See that `forward` takes what the inputs and constants give it, all that it needs and nothing else.
 
     Raises:
-        StepError: An input is not an argument of `forward`, or an argument without default is no input.
+        StepError: An input goes to no argument of `forward`, or an argument without default is given nothing.
     """
     parameters = inspect.signature(module.forward).parameters
     kinds = inspect.Parameter
-    by_name = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
-    named = {name for name, parameter in parameters.items() if parameter.kind in by_name}
-    if not any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values()):
-        for name in model.inputs:
-            if name not in named:
-                near = suggest(name, named)
-                raise StepError(
-                    FailureKind.signature_mismatch,
-                    f"input {name!r} is no argument of forward({', '.join(parameters)})",
-                    f"did you mean {near!r}?" if near else "",
-                )
-    for name, parameter in parameters.items():
-        is_needed = parameter.default is kinds.empty and parameter.kind in (*by_name, kinds.POSITIONAL_ONLY)
-        if is_needed and parameter.kind is kinds.POSITIONAL_ONLY:
+    roots = find_roots(model)
+    takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
+    for root, key in roots.items():
+        if root not in parameters and not takes_any:
+            near = suggest(root, parameters)
             raise StepError(
                 FailureKind.signature_mismatch,
-                f"forward takes {name!r} by position only; inputs are passed by name",
-                "remove the / from forward's arguments",
+                f"{key}: {root!r} is no argument of forward({', '.join(parameters)})",
+                f"did you mean {near!r}?" if near else "",
             )
-        if is_needed and name not in model.inputs:
-            raise StepError(FailureKind.signature_mismatch, f"forward needs {name!r}, which is not among the inputs")
+    # An argument by position needs all those before it.
+    has_later = False
+    starred = next((name for name, item in parameters.items() if item.kind is kinds.VAR_POSITIONAL), None)
+    for name, parameter in reversed(list(parameters.items())):
+        by_position = parameter.kind is kinds.POSITIONAL_ONLY or (
+            parameter.kind is kinds.POSITIONAL_OR_KEYWORD and starred in roots
+        )
+        is_needed = parameter.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) and parameter.default is kinds.empty
+        if name not in roots and (is_needed or (by_position and has_later)):
+            raise StepError(
+                FailureKind.signature_mismatch,
+                f"forward needs {name!r}, which is not among the inputs",
+                "declare it under inputs, or under constants if it is no tensor",
+            )
+        has_later |= name in roots and (by_position or parameter.kind is kinds.VAR_POSITIONAL)
+    try:
+        Arguments(model, parameters).arrange(dict.fromkeys(model.inputs))
+    except ArgumentError as error:
+        raise StepError(FailureKind.signature_mismatch, str(error)) from error

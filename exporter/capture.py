@@ -4,22 +4,27 @@ Never `verbose` (it prints to stdout, and fails where stdout is ASCII or closed)
 raise, and passes NaN and wrong shapes); optimizing is a step of its own.
 """
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sympy
 import torch
 from torch import nn
 from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
-from torch.utils import _pytree as pytree
 
-from exporter.assumptions import Assumption, declared_axes, read_assumptions
+from exporter.arguments import Arguments, nest
+from exporter.assumptions import Assumption, read_assumptions
 from exporter.errors import FailureKind, StepError
+from exporter.graph_names import choose_output_names, name_inputs, name_sizes
 from exporter.spec import ExportSpec
+from exporter.structures import returns_containers
+from exporter.symbols import declared_axes, find_placeholders, map_symbols, parse_axis
 
 __all__ = ["UNBOUNDED", "Captured", "DimRange", "capture"]
 
@@ -56,52 +61,73 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
     Args:
         module: In eval mode.
         spec: Gives the dims, the opset and the names.
-        example: Arguments of `forward` at the example sizes, in the order that the graph's inputs shall have.
+        example: The inputs at the example sizes, by name.
         report: Where torch's Markdown report is put if the conversion fails; its directory must exist.
 
     Raises:
         StepError: An axis declared dynamic came out as a number, or the outputs are not the declared ones.
         Exception: Whatever torch.onnx.export raises.
     """
+    arguments = Arguments(spec.model, inspect.signature(module.forward).parameters)
     with torch.no_grad(), _quiet(), _torch_report(report), _recurrent_layers(), _keep_exported() as exported:
         try:
-            program = _export(module, spec, example, report.parent)
+            with returns_containers(module):
+                program = _export(module, spec, arguments, example, report.parent)
         except Exception:
             # torch fails on an output that is no tensor too, with words that do not say so.
             if exported:
                 _require_tensors(exported[-1])
             raise
+    decomposed = program.exported_program
+    assert decomposed is not None
+    names = arguments.arrange({name: name for name in spec.model.inputs}, with_constants=False)
+    placeholders = find_placeholders(decomposed, names)
+    ranges = list(_read_ranges(decomposed, spec, placeholders))
+    output_names = choose_output_names(decomposed, spec)
+    name_inputs(program.model.graph, list(placeholders), spec.model.inputs)
+    name_sizes(program, spec, placeholders, output_names)
     return Captured(
         program=program,
-        output_names=_name_outputs(program, spec),
-        ranges=list(_read_ranges(program, spec)),
-        assumptions=read_assumptions(exported[-1], spec) if exported else [],
+        output_names=output_names,
+        ranges=ranges,
+        assumptions=read_assumptions(exported[-1], spec, find_placeholders(exported[-1], names)) if exported else [],
         strategy=str(getattr(program, "_capture_strategy", "") or ""),
     )
 
 
 def _export(
-    module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor], artifacts: Path
+    module: nn.Module, spec: ExportSpec, arguments: Arguments, example: dict[str, torch.Tensor], artifacts: Path
 ) -> torch.onnx.ONNXProgram:
+    call = arguments.arrange(example)
     program = torch.onnx.export(
         module,
-        (),
-        kwargs=dict(example),
+        # Without keywords a last dict would be taken for them.
+        (*call.args, {}) if call.args and not call.kwargs else call.args,
+        kwargs=call.kwargs,
         dynamo=True,
         verbose=False,
         optimize=False,
         opset_version=spec.export.opset_version,
-        # Strings make torch raise where the model fixes a dim; `Dim` objects are silently made static.
-        dynamic_shapes={
-            name: {axis: size for axis, size in enumerate(item.shape) if isinstance(size, str)}
-            for name, item in spec.model.inputs.items()
-        },
+        dynamic_shapes=_dynamic_shapes(spec),
         report=True,
         artifacts_dir=artifacts,
     )
     if program is None:
         raise StepError(FailureKind.capture_error, "torch.onnx.export returned nothing")
     return program
+
+
+def _dynamic_shapes(spec: ExportSpec) -> dict[str, Any]:
+    """For each argument of `forward`, which axes of its tensors stay dynamic; nested as the tensors are.
+
+    `Dim.DYNAMIC`, which is also what a string stands for, makes torch raise where the model fixes an axis. A named
+    `Dim` is silently made static instead.
+    """
+    axes = {
+        name: {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(item.shape) if isinstance(size, str)}
+        for name, item in spec.model.inputs.items()
+    }
+    return nest(spec.model, axes, with_constants=False)
 
 
 def _require_tensors(exported: torch.export.ExportedProgram) -> None:
@@ -178,72 +204,27 @@ def _torch_report(report: Path) -> Iterator[None]:
             written[-1].replace(report)
 
 
-def _read_ranges(program: torch.onnx.ONNXProgram, spec: ExportSpec) -> Iterator[DimRange]:
-    exported = program.exported_program
-    if exported is None:
-        return
-    for name, axis, dim, size in declared_axes(exported, spec):
+def _read_ranges(
+    exported: torch.export.ExportedProgram, spec: ExportSpec, placeholders: Mapping[str, str]
+) -> Iterator[DimRange]:
+    symbols = map_symbols(exported, spec, placeholders)
+    for name, axis, dim, size in declared_axes(exported, spec, placeholders):
+        place = f"(axis {axis} of {name!r})"
         if isinstance(size, int):
+            raise StepError(FailureKind.dim_specialized, f"{dim!r} {place} came out fixed at {size}")
+        found = size.node.expr.xreplace(dict(symbols))
+        if found != parse_axis(dim) and sympy.expand(found - parse_axis(dim)) != 0:
             raise StepError(
-                FailureKind.dim_specialized,
-                f"dim {dim!r} (axis {axis} of {name!r}) came out fixed at {size}",
+                FailureKind.interface_mismatch,
+                f"{dim!r} {place} is always {found} in forward",
+                f"write {found} in the shape in place of {dim}",
             )
         bounds = exported.range_constraints.get(size.node.expr)
-        if bounds is not None:
+        # What is computed from dims ranges as they do.
+        if bounds is not None and dim in spec.model.dims:
             yield DimRange(dim, name, axis, max(0, _bound(bounds.lower)), _bound(bounds.upper))
 
 
 def _bound(value: Any) -> int:
     # sympy's and torch's infinities have no int(); a sympy Integer knows that it is one.
     return min(int(value), UNBOUNDED) if value.is_Integer else UNBOUNDED
-
-
-def _name_outputs(program: torch.onnx.ONNXProgram, spec: ExportSpec) -> list[str]:
-    """The declared names, or those of the keys that `forward` returns; None among the outputs is no output.
-
-    A key that is also an input's name gets the suffix `_out`: values of a graph have one name each.
-
-    Raises:
-        StepError: The declared outputs are not those of `forward`.
-    """
-    declared = list(spec.model.outputs)
-    paths = _output_paths(program)
-    names = [f"{name}_out" if (name := _join(path)) in spec.model.inputs else name for path in paths]
-    if not names:
-        raise StepError(FailureKind.interface_mismatch, "forward returns no tensor")
-    if len(set(names)) < len(names):
-        raise StepError(
-            FailureKind.interface_mismatch,
-            f"two outputs of forward come to one name: {', '.join(names)}",
-            "rename a key of what forward returns",
-        )
-    if not declared:
-        return names
-    if all(path and isinstance(path[0], pytree.MappingKey) for path in paths):
-        # Keys are names already; declared in another order they must not be given to each other's tensors.
-        if set(names) == set(declared):
-            return names
-    elif len(declared) == len(paths):
-        return declared
-    raise StepError(
-        FailureKind.interface_mismatch, f"forward returns {', '.join(names)}; the config declares {', '.join(declared)}"
-    )
-
-
-def _output_paths(program: torch.onnx.ONNXProgram) -> list[tuple[Any, ...]]:
-    exported = program.exported_program
-    if exported is None or exported.call_spec.out_spec is None:
-        return [(pytree.SequenceKey(i),) for i in range(len(program.model.graph.outputs))]
-    spec = exported.call_spec.out_spec
-    tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    leaves, _ = pytree.tree_flatten_with_path(tree)
-    returned = exported.graph_signature.user_outputs
-    return [path for path, index in leaves if isinstance(returned[index], str)]
-
-
-def _join(path: tuple[Any, ...]) -> str:
-    parts = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
-    if not parts:
-        return "output"
-    name = "_".join(parts)
-    return f"output_{name}" if not name or name[0].isdigit() else name

@@ -3,6 +3,7 @@
 Works on the file, never on the program in memory: the file is what ships.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,16 @@ from pathlib import Path
 import onnx
 
 from exporter.capture import UNBOUNDED, DimRange
-from exporter.cases import Case
+from exporter.cases import Case, all_sizes
 from exporter.errors import FailureKind, StepError
 from exporter.result import TensorRecord
 from exporter.spec import DType, ExportSpec
 
 __all__ = ["CheckedGraph", "check"]
+
+
+# A graph has a last axis of 2 in place of the complex number.
+_REAL_OF_COMPLEX = {DType.complex64: DType.float32, DType.complex128: DType.float64}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def _describe(value: onnx.ValueInfoProto) -> TensorRecord:
 
 def _dtype_name(elem_type: int) -> str:
     name = str(onnx.TensorProto.DataType.Name(elem_type)).lower()
-    return {"float": "float32", "double": "float64"}.get(name, name)
+    known = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2"}
+    return known.get(name, name)
 
 
 def _op_types(model: onnx.ModelProto) -> Iterable[str]:
@@ -97,12 +103,13 @@ def _check_inputs(found: list[TensorRecord], spec: ExportSpec) -> None:
         )
     for record, item in zip(found, spec.model.inputs.values(), strict=True):
         dtype = DType(item.dtype)
-        if record.dtype != dtype.value:
+        real = _REAL_OF_COMPLEX.get(dtype)
+        if record.dtype != (real or dtype).value:
             raise StepError(
                 FailureKind.interface_mismatch,
                 f"input {record.name!r} is {record.dtype} in the graph; the config says {dtype.value}",
             )
-        _check_shape("input", record, item.shape)
+        _check_shape("input", record, [*item.shape, 2] if real else item.shape)
 
 
 def _check_outputs(found: list[TensorRecord], spec: ExportSpec) -> None:
@@ -137,7 +144,10 @@ def _check_ranges(ranges: Iterable[DimRange], spec: ExportSpec, cases: Sequence[
     for item in ranges:
         dim = spec.model.dims[item.dim]
         tried = {case.sizes[item.dim] for case in cases}
-        if _all_in(range(dim.min, item.min), tried) and _all_in(range(item.max + 1, dim.max + 1), tried):
+        sizes = all_sizes(dim)
+        # The first within the range, and the first beyond it.
+        start, end = bisect_left(sizes, item.min), bisect_right(sizes, item.max)
+        if _all_in(sizes[:start], tried) and _all_in(sizes[end:], tried):
             continue
         upper = item.max if item.max < UNBOUNDED else "any"
         raise StepError(

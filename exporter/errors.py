@@ -49,6 +49,7 @@ class FailureKind(StrEnum):
     build_error = "build_error"
     weights_error = "weights_error"
     signature_mismatch = "signature_mismatch"
+    input_error = "input_error"
     # capture
     capture_error = "capture_error"
     dim_specialized = "dim_specialized"

@@ -20,6 +20,7 @@ HINTS: dict[FailureKind, str] = {
     FailureKind.build_error: "check the arguments under source against the constructor",
     FailureKind.weights_error: "check that the weights file belongs to this model",
     FailureKind.signature_mismatch: "rename the inputs after the arguments of forward",
+    FailureKind.input_error: "check the fill's file, or model.input_factory, against the inputs' shapes and dtypes",
     FailureKind.capture_error: "read torch_onnx_report.md; rewrite what depends on tensor values",
     FailureKind.dim_specialized: "give the axis a whole number, or mend the code that fixes its size",
     FailureKind.decomposition_error: "read torch_onnx_report.md for the operator that does not decompose",

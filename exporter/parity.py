@@ -1,10 +1,10 @@
 """The parity step: the saved file in ONNX Runtime against the original eager module, over every case."""
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
@@ -12,13 +12,17 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from exporter.assumptions import BREAKS
+from exporter.arguments import Arguments
+from exporter.arrays import run_session, to_array
+from exporter.assumptions import Assumption
+from exporter.axes import AxisError, evaluate_axis
 from exporter.cases import Case
 from exporter.comparison import NONFINITE, compare, same_bits
 from exporter.errors import FailureKind, StepError
 from exporter.inputs import make_inputs
 from exporter.result import CaseRecord, DimRecord, OutputParity, TensorRecord
 from exporter.spec import ExportSpec
+from exporter.structures import open_dataclasses
 
 __all__ = ["judge", "open_session", "prove_dims", "run_cases"]
 
@@ -75,9 +79,10 @@ def run_cases(
         StepError: A run failed, the number of outputs differs, a shape is not as the graph says, or a model
             disagrees with itself.
     """
+    arguments = Arguments(spec.model, inspect.signature(module.forward).parameters)
     for index, case in enumerate(cases):
         inputs = make_inputs(spec.model, case)
-        expected = _run_torch(module, inputs, case)
+        expected = _run_torch(module, arguments, inputs, case)
         actual = _run_ort(session, inputs, case)
         if len(expected) != len(actual):
             names = ", ".join(actual)
@@ -85,7 +90,7 @@ def run_cases(
                 FailureKind.interface_mismatch, f"forward returns {len(expected)} tensors, the graph gives {names}"
             )
         if index == 0:
-            _require_same("PyTorch", expected, _run_torch(module, inputs, case), list(actual))
+            _require_same("PyTorch", expected, _run_torch(module, arguments, inputs, case), list(actual))
             _require_same(
                 "ONNX Runtime", list(actual.values()), list(_run_ort(session, inputs, case).values()), list(actual)
             )
@@ -102,8 +107,12 @@ def run_cases(
         )
 
 
-def judge(cases: list[CaseRecord]) -> None:
+def judge(cases: list[CaseRecord], assumptions: Sequence[Assumption] = ()) -> None:
     """Turn a miss in any case into the verdict.
+
+    Args:
+        cases: All that were run.
+        assumptions: What the captured graph takes for granted; a miss where one does not hold says why.
 
     Raises:
         StepError: With the worst output over all cases.
@@ -111,15 +120,19 @@ def judge(cases: list[CaseRecord]) -> None:
     missed = [(case, output) for case in cases for output in case.outputs if not output.passed]
     if not missed:
         return
-    # A case that was made to break an assumption says best what is wrong, if there is one.
-    case, output = max(missed, key=lambda pair: (pair[0].name.startswith(BREAKS), _badness(pair[1])))
+    case, output = max(missed, key=lambda pair: _badness(pair[1]))
     sizes = ", ".join(f"{name}={size}" for name, size in case.sizes.items())
     difference = "" if output.max_abs_diff is None else f", max_abs_diff {output.max_abs_diff:.3g}"
     cause = f"output {output.output!r}, case {case.name} ({sizes}): {output.reason}{difference}"
     num_cases = len({case.name for case, _ in missed})
+    cause = f"{cause}; {num_cases} of {len(cases)} cases missed"
+    # Where an assumption is broken in all cases that missed, and in no other, it is to blame.
+    names = {case.name for case, _ in missed}
+    for one in assumptions:
+        if names == {case.name for case in cases if not one.holds_for(case.sizes)}:
+            raise StepError(FailureKind.dim_narrowed, f"the graph holds for {one.text} only: {cause}")
     kind = FailureKind.nonfinite if output.reason.startswith(NONFINITE) else FailureKind.parity_failed
-    hint = "forward branches on this size: narrow the dim, or mend the branch" if case.name.startswith(BREAKS) else ""
-    raise StepError(kind, f"{cause}; {num_cases} of {len(cases)} cases missed", hint)
+    raise StepError(kind, cause)
 
 
 def prove_dims(spec: ExportSpec, cases: list[CaseRecord]) -> list[DimRecord]:
@@ -147,23 +160,24 @@ def _allows_nonfinite(spec: ExportSpec, output: str) -> bool:
     return declared is not None and declared.nonfinite
 
 
-def _run_torch(module: nn.Module, inputs: Mapping[str, torch.Tensor], case: Case) -> list[NDArray[Any]]:
+def _run_torch(
+    module: nn.Module, arguments: Arguments, inputs: Mapping[str, torch.Tensor], case: Case
+) -> list[NDArray[Any]]:
     # Clones: a forward that writes to its arguments must not change what ONNX Runtime is given.
-    arguments = {name: tensor.clone() for name, tensor in inputs.items()}
+    call = arguments.arrange({name: tensor.clone() for name, tensor in inputs.items()})
     try:
         with torch.inference_mode():
-            returned = module(**arguments)
+            returned = module(*call.args, **call.kwargs)
     except RuntimeError as error:
         raise StepError(FailureKind.runtime_error, f"PyTorch in case {_describe(case)}: {error}") from error
-    leaves = pytree.tree_leaves(returned)
-    return [_to_numpy(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    leaves = pytree.tree_leaves(open_dataclasses(returned))
+    return [to_array(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def _run_ort(session: ort.InferenceSession, inputs: Mapping[str, torch.Tensor], case: Case) -> dict[str, NDArray[Any]]:
-    feeds = {name: _to_numpy(tensor) for name, tensor in inputs.items()}
-    names = [output.name for output in session.get_outputs()]
+    feeds = {name: to_array(tensor) for name, tensor in inputs.items()}
     try:
-        return dict(zip(names, session.run(names, feeds), strict=True))
+        return run_session(session, feeds)
     except ort_errors.NotImplemented as error:
         raise StepError(FailureKind.parity_unsupported, f"case {_describe(case)}: {error}") from error
     except Exception as error:
@@ -175,15 +189,8 @@ def _describe(case: Case) -> str:
     return f"{case.name} ({', '.join(f'{name}={size}' for name, size in case.sizes.items())})"
 
 
-def _to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    if tensor.dtype is torch.bfloat16:
-        raise StepError(FailureKind.parity_unsupported, "bfloat16 cannot be passed to ONNX Runtime on the CPU")
-    return np.ascontiguousarray(tensor.detach().numpy()).reshape(tuple(tensor.shape))
-
-
 def _require_declared_shape(record: TensorRecord, found: tuple[int, ...], case: Case) -> None:
-    # Axes that the graph computes from others have names of their own, which say nothing of the size.
-    wanted = [case.sizes.get(axis) if isinstance(axis, str) else axis for axis in record.shape]
+    wanted = [_expect_size(axis, case) for axis in record.shape]
     fits = len(wanted) == len(found) and all(one in (None, other) for one, other in zip(wanted, found, strict=True))
     if not fits:
         raise StepError(
@@ -191,6 +198,14 @@ def _require_declared_shape(record: TensorRecord, found: tuple[int, ...], case: 
             f"output {record.name!r} is {record.shape} in the graph, and came out as {list(found)} in case "
             f"{_describe(case)}",
         )
+
+
+def _expect_size(axis: int | str, case: Case) -> int | None:
+    """None where the graph's name for the axis says nothing of its size, as for a size that comes from values."""
+    try:
+        return evaluate_axis(axis, case.sizes)
+    except AxisError:
+        return None
 
 
 def _require_same(who: str, first: list[NDArray[Any]], second: list[NDArray[Any]], names: list[str]) -> None:

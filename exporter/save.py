@@ -6,6 +6,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from exporter.capture import Captured
 from exporter.directory import ExportDirectory
+from exporter.graph_names import all_values, rename_values
 
 __all__ = ["save", "separate_outputs"]
 
@@ -19,7 +20,9 @@ def save(captured: Captured, directory: ExportDirectory) -> None:
     the exporter puts into the metadata, are removed first. Tensors go to disk one by one.
     """
     program = captured.program
-    _rename_outputs(program.model, captured.output_names)
+    graph = program.model.graph
+    separate_outputs(graph)
+    rename_values(graph, dict(zip(captured.output_names, graph.outputs, strict=True)))
     _clear_metadata(program.model)
     program.save(directory.model, external_data=True)
     if directory.model_data.exists() and directory.model_data.stat().st_size == 0:
@@ -29,18 +32,6 @@ def save(captured: Captured, directory: ExportDirectory) -> None:
         if path.exists():
             # onnx_ir makes the data file private to its owner.
             path.chmod(_FILE_MODE)
-
-
-def _rename_outputs(model: ir.Model, names: list[str]) -> None:
-    """Give the graph's outputs the given names, moving aside values that hold one of them."""
-    graph = model.graph
-    separate_outputs(graph)
-    wanted = dict(zip(names, graph.outputs, strict=True))
-    for value in _all_values(graph):
-        if value.name in wanted and wanted[value.name] is not value:
-            value.name = f"{value.name}_internal"
-    for name, value in wanted.items():
-        value.name = name
 
 
 def separate_outputs(graph: ir.Graph) -> None:
@@ -59,15 +50,9 @@ def separate_outputs(graph: ir.Graph) -> None:
         seen.add(id(graph.outputs[index]))
 
 
-def _all_values(graph: ir.Graph) -> list[ir.Value]:
-    values = [*graph.inputs, *graph.initializers.values()]
-    values.extend(output for node in graph.all_nodes() for output in node.outputs)
-    return values
-
-
 def _clear_metadata(model: ir.Model) -> None:
     ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.producer_version = torch.__version__.split("+")[0]
-    for value in _all_values(model.graph):
+    for value in all_values(model.graph):
         value.metadata_props.clear()

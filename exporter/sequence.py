@@ -52,7 +52,7 @@ def run_steps(
     with recorder.step(Step.save):
         save.save(captured, directory)
         findings["files"] = directory.record_files()
-        ranges = captured.ranges
+        ranges, assumptions = captured.ranges, captured.assumptions
         # The program holds on to a copy of every folded initializer.
         del captured
     with recorder.step(Step.check):
@@ -65,7 +65,7 @@ def run_steps(
         # One by one: the cases before a failure stay on record.
         records.extend(parity.run_cases(session, module, spec, cases, graph.outputs))
         findings["dims"] = parity.prove_dims(spec, records)
-        parity.judge(records)
+        parity.judge(records, assumptions)
         del session
     with recorder.step(Step.measure):
         findings["latency_s"] = measure.measure_latency(directory.model, example, threads)

@@ -34,11 +34,19 @@ class DType(StrEnum):
     float64 = "float64"
     float16 = "float16"
     bfloat16 = "bfloat16"
+    float8_e4m3fn = "float8_e4m3fn"
+    float8_e5m2 = "float8_e5m2"
+    # The graph has a last axis of 2 for these, real and imaginary part: ONNX Runtime takes no complex tensors.
+    complex64 = "complex64"
+    complex128 = "complex128"
     int8 = "int8"
     int16 = "int16"
     int32 = "int32"
     int64 = "int64"
     uint8 = "uint8"
+    uint16 = "uint16"
+    uint32 = "uint32"
+    uint64 = "uint64"
     bool = "bool"
 
 
@@ -52,6 +60,7 @@ class FillKind(StrEnum):
     ones = "ones"
     zeros = "zeros"
     constant = "constant"
+    file = "file"
 
 
 class Optimize(StrEnum):
@@ -75,6 +84,8 @@ class Dim:
     max: int
     # The size at which the model is captured.
     example: int
+    # Only multiples of this are sizes; min, max and example are some.
+    multiple_of: int = 1
 
 
 @dataclass
@@ -87,26 +98,37 @@ class Fill:
     high: float = 1.0
     # constant: every element has this value.
     value: float = 0.0
+    # file: a .npy, .npz or .safetensors file. Each axis is repeated or cut to the size of the case.
+    path: str | None = None
+    # file: which of the arrays in it, where there are several.
+    key: str | None = None
 
 
 @dataclass
 class Input:
-    """One argument of `forward`, by its name there."""
+    """One tensor that `forward` takes, by the name it gets in the graph."""
 
-    # A whole number, or the name of one of the model's dims, for each axis.
+    # For each axis a whole number, the name of one of the model's dims, or arithmetic on them: `2*seq`, `past + seq`.
     shape: list[Any]
     dtype: DType = DType.float32
     fill: Fill = field(default_factory=Fill)
+    # Where it goes in the call of forward: `mask`, `states[0]` (list), `states(0)` (tuple), `batch.left` (dict).
+    # null: the argument of the input's own name.
+    argument: str | None = None
+    # As many inputs of this kind; `{i}` in the name and in the argument stands for 0, 1, 2, ...
+    repeat: int | None = None
 
 
 @dataclass
 class Output:
     """One tensor that `forward` returns, by the name it gets in the graph."""
 
-    # Checked against the saved graph where given: whole numbers and dim names.
+    # Checked against the saved graph where given: whole numbers, dims and arithmetic on them.
     shape: list[Any] | None = None
     # Allow NaN and infinity; they must then stand in the same places in torch and ONNX Runtime.
     nonfinite: bool = False
+    # As many outputs of this kind; `{i}` in the name stands for 0, 1, 2, ...
+    repeat: int | None = None
 
 
 @dataclass
@@ -120,6 +142,12 @@ class ModelSpec:
     # In the order in which the ONNX graph shall take them.
     inputs: dict[str, Input]
     dims: dict[str, Dim] = field(default_factory=dict)
+    # Arguments of forward that are no tensors, by name or path: None, numbers, strings. They are baked into the graph.
+    constants: dict[str, Any] = field(default_factory=dict)
+    # A function for inputs that must agree with one another. `_target_` is its dotted path, the rest its keyword
+    # arguments; it also gets `sizes`, a dict of the dims, and `generator`, a seeded torch.Generator on the CPU. What it
+    # returns, a dict of tensors, replaces the fills of those inputs.
+    input_factory: dict[str, Any] | None = None
     # In order. Where `forward` returns a dict, these are its keys. Empty: named after what `forward` returns.
     outputs: dict[str, Output] = field(default_factory=dict)
     # A .safetensors or .pt file of a state dict; without it the weights are what the seed makes them.

@@ -6,9 +6,13 @@ Types and unknown keys are the schema's business (pipeline.config); whether `for
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+from exporter.arguments import ArgumentError, nest
+from exporter.axes import AxisError, evaluate_axis, names_in_axis
 from exporter.errors import ConfigError
-from exporter.spec import DType, ExportSpec, Fill, FillKind, ModelSpec
+from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec
 from exporter.suggestion import suggest
 
 __all__ = ["OPSET_RANGE", "find_problems", "require_valid"]
@@ -20,7 +24,17 @@ OPSET_RANGE = (18, 25)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # numpy's generator takes no more.
 _MAX_SEED = 2**32
-_FLOATS = (DType.float16, DType.bfloat16, DType.float32, DType.float64)
+_COMPLEX = (DType.complex64, DType.complex128)
+_FLOATS = (
+    DType.float8_e4m3fn,
+    DType.float8_e5m2,
+    DType.float16,
+    DType.bfloat16,
+    DType.float32,
+    DType.float64,
+    *_COMPLEX,
+)
+_FILL_FILES = (".npy", ".npz", ".safetensors")
 
 
 def require_valid(spec: ExportSpec) -> None:
@@ -59,12 +73,13 @@ def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     if not model.inputs:
         yield "model.inputs: is empty; forward needs at least one tensor"
     yield from _find_dim_problems(model)
+    yield from _find_argument_problems(model)
     used: set[str] = set()
     for name, item in model.inputs.items():
         place = f"model.inputs.{name}"
         yield from _find_shape_problems(f"{place}.shape", item.shape, model)
         yield from _find_fill_problems(f"{place}.fill", item.fill, item.dtype)
-        used.update(axis for axis in item.shape if isinstance(axis, str))
+        used.update(_names_in_shape(item.shape))
     for name, output in model.outputs.items():
         if name in model.inputs:
             yield f"model.outputs.{name}: an input has the same name"
@@ -73,6 +88,13 @@ def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     for name in model.dims:
         if name not in used:
             yield f"model.dims.{name}: no input's shape has this dim"
+
+
+def _names_in_shape(shape: list[int | str]) -> Iterator[str]:
+    for axis in shape:
+        if isinstance(axis, str):
+            with suppress(AxisError):
+                yield from names_in_axis(axis)
 
 
 def _find_nonfinite(place: str, node: object) -> Iterator[str]:
@@ -89,12 +111,18 @@ def _find_dim_problems(model: ModelSpec) -> Iterator[str]:
         place = f"model.dims.{name}"
         if not name.isidentifier():
             yield f"{place}: {name!r} must be a name of letters, digits and '_', not beginning with a digit"
-        if dim.min < 1:
-            yield f"{place}.min: {dim.min} must be at least 1"
+        if dim.min < 0:
+            yield f"{place}.min: {dim.min} must be at least 0"
+        if dim.multiple_of < 1:
+            yield f"{place}.multiple_of: {dim.multiple_of} must be at least 1"
+            continue
         if dim.min >= dim.max:
             yield f"{place}: min {dim.min} must be less than max {dim.max}; a fixed size is a number in the shape"
         elif not dim.min <= dim.example <= dim.max:
             yield f"{place}.example: {dim.example} is not within min {dim.min} and max {dim.max}"
+        for key in ("min", "max", "example"):
+            if getattr(dim, key) % dim.multiple_of:
+                yield f"{place}.{key}: {getattr(dim, key)} is no multiple of {dim.multiple_of}"
 
 
 def _find_shape_problems(place: str, shape: list[int | str], model: ModelSpec) -> Iterator[str]:
@@ -103,10 +131,51 @@ def _find_shape_problems(place: str, shape: list[int | str], model: ModelSpec) -
             yield f"{place}: {axis!r} is neither a whole number nor the name of a dim"
         elif isinstance(axis, int) and axis < 0:
             yield f"{place}: {axis} is negative"
-        elif isinstance(axis, str) and axis not in model.dims:
-            near = suggest(axis, model.dims)
-            meant = f"did you mean {near!r}?" if near else f"declare it under model.dims ({', '.join(model.dims)})"
-            yield f"{place}: dim {axis!r} is not declared; {meant}"
+        elif isinstance(axis, str):
+            yield from _find_axis_problems(place, axis, model)
+
+
+def _find_axis_problems(place: str, axis: str, model: ModelSpec) -> Iterator[str]:
+    try:
+        names = names_in_axis(axis)
+    except AxisError as error:
+        yield f"{place}: {error}"
+        return
+    if not names:
+        yield f"{place}: {axis!r} names no dim; write the number"
+    unknown = [name for name in names if name not in model.dims]
+    for name in unknown:
+        near = suggest(name, model.dims)
+        meant = f"did you mean {near!r}?" if near else f"declare it under model.dims ({', '.join(model.dims)})"
+        yield f"{place}: dim {name!r} is not declared; {meant}"
+    if names and not unknown:
+        yield from _find_size_problems(place, axis, {name: model.dims[name] for name in names})
+
+
+def _find_size_problems(place: str, axis: str, dims: dict[str, Dim]) -> Iterator[str]:
+    """Arithmetic that gives no size somewhere in the dims' ranges; seen at their ends."""
+    for key in ("min", "max"):
+        sizes = {name: getattr(dim, key) for name, dim in dims.items()}
+        try:
+            size = evaluate_axis(axis, sizes)
+        except AxisError as error:
+            yield f"{place}: {error} where {key} is taken of each dim"
+            return
+        if size < 0:
+            yield f"{place}: {axis!r} is {size} where {key} is taken of each dim"
+
+
+def _find_argument_problems(model: ModelSpec) -> Iterator[str]:
+    try:
+        nest(model, dict.fromkeys(model.inputs))
+    except ArgumentError as error:
+        yield f"model.inputs, model.constants: {error}"
+    if model.input_factory is not None and "_target_" not in model.input_factory:
+        yield "model.input_factory: the key _target_ is missing: the dotted path of a function"
+    for kind, items in (("inputs", model.inputs), ("outputs", model.outputs)):
+        for name, item in items.items():
+            if item.repeat is not None:
+                yield f"model.{kind}.{name}.repeat: call exporter.expand_repeats on the model first"
 
 
 def _find_fill_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
@@ -114,6 +183,10 @@ def _find_fill_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
         yield f"{place}.kind: normal does not fit {dtype.value}; use randint, arange, ones, zeros or constant"
     if fill.kind is FillKind.uniform and dtype not in _FLOATS:
         yield f"{place}.kind: uniform does not fit {dtype.value}; use randint"
+    if fill.kind is FillKind.file and Path(fill.path or "").suffix not in _FILL_FILES:
+        yield f"{place}.path: {fill.path!r} is not a {', '.join(_FILL_FILES)} file"
+    if fill.kind is not FillKind.file and (fill.path is not None or fill.key is not None):
+        yield f"{place}: path and key are for kind: file"
     nonfinite = [key for key in ("low", "high", "value") if not math.isfinite(getattr(fill, key))]
     if nonfinite:
         yield from (f"{place}.{key}: {getattr(fill, key)} must be a finite number" for key in nonfinite)

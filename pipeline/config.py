@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from exporter.errors import ConfigError
+from exporter.repeats import expand_repeats
 from exporter.spec import ExportOptions, ExportSpec, ModelSpec, ParityOptions, Precision
 from exporter.validation import find_problems
 from pipeline.config_errors import explain_omegaconf_error
@@ -131,7 +132,7 @@ def compose_spec(config: Config, overrides: Sequence[str]) -> ExportSpec:
     """
     spec = ExportSpec(
         id=config.id or name_export(config.model.name, overrides),
-        model=config.model,
+        model=expand_repeats(config.model),
         precision=config.precision,
         export=config.export,
         parity=config.parity,

@@ -23,12 +23,18 @@ _MAX_REASONS = 3
 
 
 def take_fingerprint(spec: ExportSpec) -> dict[str, str]:
-    """The parts: `spec.<key>`, `code.<file>`, `version.<library>` and `weights`, each with its value or its sha256."""
+    """The parts, each with its value or its sha256.
+
+    They are `spec.<key>`, `code.<file>`, `data.<file>` (of fills), `version.<library>` and `weights`.
+    """
     parts = {f"spec.{key}": json.dumps(value) for key, value in flatten(to_plain(spec)).items()}
     parts |= {f"version.{name}": version for name, version in library_versions().items()}
     parts["code.modelpress"] = _hash_own_code()
-    for dotted in collect_targets(spec.model.source):
+    for dotted in collect_targets([spec.model.source, spec.model.input_factory, spec.model.constants]):
         parts.update(_code_parts(dotted))
+    for path in sorted({item.fill.path for item in spec.model.inputs.values() if item.fill.path is not None}):
+        if Path(path).is_file():
+            parts[f"data.{path}"] = hash_file(Path(path))
     if spec.model.weights is not None and Path(spec.model.weights).is_file():
         parts["weights"] = hash_file(Path(spec.model.weights))
     return parts
@@ -38,7 +44,7 @@ def explain_change(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     """Why an export is made again, in a few words; empty if nothing changed."""
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     # A change of the config says more than the change of code that came with it.
-    changed.sort(key=lambda key: ("spec.", "code.", "weights", "version.").index(_section(key)))
+    changed.sort(key=lambda key: ("spec.", "code.", "data.", "weights", "version.").index(_section(key)))
     reasons = [_explain_part(key, old.get(key), new.get(key)) for key in changed]
     more = f" and {len(reasons) - _MAX_REASONS} more" if len(reasons) > _MAX_REASONS else ""
     return ", ".join(reasons[:_MAX_REASONS]) + more
@@ -50,8 +56,8 @@ def _section(key: str) -> str:
 
 def _explain_part(key: str, old: str | None, new: str | None) -> str:
     section, _, name = key.partition(".")
-    if section == "code":
-        return f"code changed: {Path(name).name}"
+    if section in ("code", "data"):
+        return f"{section} changed: {Path(name).name}"
     if section == "weights":
         return "weights changed"
     last = name if section == "version" else name.rsplit(".", 1)[-1]

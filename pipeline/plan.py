@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.arguments import find_roots
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError
 from exporter.plain_data import DataError
@@ -85,11 +86,25 @@ def _find_duplicates(specs: Sequence[ExportSpec]) -> Iterator[str]:
 def _find_source_problems(model: ModelSpec) -> Iterator[str]:
     if model.weights is not None and not Path(model.weights).is_file():
         yield f"model.weights: there is no file {model.weights!r} (relative to {Path.cwd()})"
+    for name, item in model.inputs.items():
+        path = item.fill.path
+        if path is not None and not Path(path).is_file():
+            yield f"model.inputs.{name}.fill.path: there is no file {path!r} (relative to {Path.cwd()})"
+    if model.input_factory is not None:
+        yield from _find_target_problems("model.input_factory", str(model.input_factory["_target_"]))
     dotted = str(model.source["_target_"])
+    problems = list(_find_target_problems("model.source", dotted))
+    yield from problems
+    forward = find_forward(dotted) if not problems else None
+    if forward is not None:
+        yield from _find_input_problems(model, forward, dotted)
+
+
+def _find_target_problems(key: str, dotted: str) -> Iterator[str]:
     target = find_target(dotted)
     if not has_module(dotted):
         yield (
-            f"model.source._target_: there is no module {dotted.partition('.')[0]!r} for {dotted!r}, "
+            f"{key}._target_: there is no module {dotted.partition('.')[0]!r} for {dotted!r}, "
             "neither installed nor in this folder"
         )
     if target is None:
@@ -98,23 +113,20 @@ def _find_source_problems(model: ModelSpec) -> Iterator[str]:
     if defined is not None and target.names and target.names[0] not in defined:
         near = suggest(target.names[0], defined)
         meant = f"; did you mean {target.module}.{near}?" if near else ""
-        yield f"model.source._target_: there is no {target.names[0]!r} in {target.module} ({target.path}){meant}"
-        return
-    forward = find_forward(dotted)
-    if forward is not None:
-        yield from _find_input_problems(model, forward, dotted)
+        yield f"{key}._target_: there is no {target.names[0]!r} in {target.module} ({target.path}){meant}"
 
 
 def _find_input_problems(model: ModelSpec, forward: Forward, dotted: str) -> Iterator[str]:
     names = (*forward.required, *forward.optional)
-    for name in model.inputs:
-        if name in names:
+    roots = find_roots(model)
+    for root, key in roots.items():
+        if root in names:
             continue
         # Where forward takes **kwargs, any name is right, unless it is all but that of an argument left out.
-        near = suggest(name, names, _MISSPELT) if forward.takes_any_keyword else suggest(name, names)
-        if not forward.takes_any_keyword or (near is not None and near not in model.inputs):
+        near = suggest(root, names, _MISSPELT) if forward.takes_any_keyword else suggest(root, names)
+        if not forward.takes_any_keyword or (near is not None and near not in roots):
             meant = f"; did you mean {near!r}?" if near else ""
-            yield f"model.inputs.{name}: forward({', '.join(names)}) of {dotted} takes no {name!r}{meant}"
+            yield f"{key}: forward({', '.join(names)}) of {dotted} takes no {root!r}{meant}"
     for name in forward.required:
-        if name not in model.inputs:
+        if name not in roots:
             yield f"model.inputs: forward of {dotted} needs {name!r}, which is not declared"

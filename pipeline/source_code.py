@@ -214,6 +214,8 @@ def _read_arguments(arguments: ast.arguments) -> Forward:
     required, optional = positional[:num_required], positional[num_required:]
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         (required if default is None else optional).append(argument.arg)
+    if arguments.vararg is not None:
+        optional.append(arguments.vararg.arg)
     return Forward(tuple(required), tuple(optional), arguments.kwarg is not None)
 
 

@@ -102,7 +102,7 @@ def test_only_what_passed_is_published(broken: Project) -> None:
 @pytest.mark.parametrize(
     ("model", "step", "kind", "cause"),
     [
-        ("branch", "check", "dim_narrowed", "declared 1 to 16, the captured graph holds for 3 to any"),
+        ("branch", "parity", "dim_narrowed", "the graph holds for batch >"),
         ("segfault", "capture", "crashed", "the worker died of SIGSEGV"),
         ("killed", "capture", "killed", "the worker died of SIGKILL"),
         ("exits", "capture", "exited_early", "exit status 0 and no result"),

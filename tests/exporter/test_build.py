@@ -210,18 +210,28 @@ def test_arguments_with_a_default_may_be_left_out(inputs):
 @pytest.mark.parametrize(
     ("forward", "inputs", "cause", "hint"),
     [
-        (Signatures.forward, ("imput",), "input 'imput' is no argument of forward(input, mask, scale)", "'input'"),
-        (Signatures.forward, ("input", "zzz"), "input 'zzz' is no argument of forward(input, mask, scale)", ""),
-        (Signatures.forward, ("mask",), "forward needs 'input', which is not among the inputs", ""),
-        (lambda self, a, *, b: a, ("a",), "forward needs 'b', which is not among the inputs", ""),
-        (lambda self, a, **more: a, ("b",), "forward needs 'a', which is not among the inputs", ""),
-        (lambda self: 1, ("a",), "input 'a' is no argument of forward()", ""),
-        (lambda self, *tensors: tensors, ("tensors",), "input 'tensors' is ", ""),
-        (lambda self, a, /: a, ("a",), "input 'a' is ", ""),
+        (
+            Signatures.forward,
+            ("imput",),
+            "model.inputs.imput: 'imput' is no argument of forward(input, mask, scale)",
+            "'input'",
+        ),
+        (
+            Signatures.forward,
+            ("input", "zzz"),
+            "model.inputs.zzz: 'zzz' is no argument of forward(input, mask, scale)",
+            "",
+        ),
+        (Signatures.forward, ("mask",), "forward needs 'input', which is not among the inputs", "constants"),
+        (lambda self, a, *, b: a, ("a",), "forward needs 'b', which is not among the inputs", "constants"),
+        (lambda self, a, **more: a, ("b",), "forward needs 'a', which is not among the inputs", "constants"),
+        (lambda self: 1, ("a",), "model.inputs.a: 'a' is no argument of forward()", ""),
+        (lambda self, *tensors: tensors, ("tensors",), "forward takes *tensors", ""),
+        (lambda self, a, b=1, /, c=2: a, ("b",), "forward needs 'a'", "constants"),
     ],
 )
 def test_inputs_that_are_not_forwards_arguments_are_a_signature_mismatch(forward, inputs, cause, hint):
     error = raised(check_signature, signed(forward), model_of(LINEAR, inputs=inputs))
     assert error.kind is FailureKind.signature_mismatch
     assert error.cause.startswith(cause)
-    assert error.hint == (f"did you mean {hint}?" if hint else "")
+    assert hint in error.hint

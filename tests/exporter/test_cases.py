@@ -97,7 +97,7 @@ def test_without_dims_the_example_is_the_only_case():
 def test_the_seeds_count_up_from_the_one_of_the_spec():
     spec = spec_of({"n": (1, 16, 4)})
     spec.model.seed = 70
-    assert [case.seed for case in choose_cases(spec)] == [70, 71, 72, 73]
+    assert [case.seed for case in choose_cases(spec)] == [70, 71, 72, 73, 74, 75]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,8 @@ def test_the_seeds_count_up_from_the_one_of_the_spec():
 )
 def test_the_maximum_is_halved_until_the_inputs_fit(limit, largest):
     cases = choose_cases(spec_of({"n": (1, 1000, 10)}, limit, x=["n", 100]))
-    assert max(sizes_of(cases, "n") - {case.sizes["n"] for case in cases if case.name == "between"}) == largest
+    around = {case.sizes["n"] for case in cases if case.name in ("between", "next")}
+    assert max(sizes_of(cases, "n") - around) == largest
 
 
 def test_all_inputs_count_together_towards_the_limit():

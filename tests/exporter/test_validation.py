@@ -93,7 +93,8 @@ def test_a_model_without_inputs_is_refused():
 @pytest.mark.parametrize(
     ("dim", "problem"),
     [
-        (Dim(0, 4, 2), "model.dims.n.min: 0 must be at least 1"),
+        (Dim(1, 4, 2, 0), "model.dims.n.multiple_of: 0 must be at least 1"),
+        (Dim(2, 7, 4, 2), "model.dims.n.max: 7 is no multiple of 2"),
         (Dim(4, 4, 4), "model.dims.n: min 4 must be less than max 4; a fixed size is a number in the shape"),
         (Dim(5, 4, 4), "model.dims.n: min 5 must be less than max 4; a fixed size is a number in the shape"),
         (Dim(2, 4, 1), "model.dims.n.example: 1 is not within min 2 and max 4"),
@@ -102,6 +103,44 @@ def test_a_model_without_inputs_is_refused():
 )
 def test_a_dim_without_a_range_is_refused(dim, problem):
     assert problems_after(lambda spec: spec.model.dims.update(n=dim)) == [problem]
+
+
+def test_a_dim_may_begin_at_zero_but_not_below():
+    assert problems_after(lambda spec: spec.model.dims.update(n=Dim(0, 4, 2))) == []
+    problem, _ = problems_after(lambda spec: spec.model.dims.update(n=Dim(-1, 4, 2)))
+    assert problem == "model.dims.n.min: -1 must be at least 0"
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        (["n", "n - 2"], "'n - 2' is -1 where min is taken of each dim"),
+        (["n", "16//(n - 1)"], "'16//(n - 1)' divides by zero where min is taken of each dim"),
+        (["n", "max(n, 2)"], "'max(n, 2)' is no size: only whole numbers, dims and + - * // % are"),
+        (["n", "8"], "'8' names no dim; write the number"),
+        (["n", "2*m"], "dim 'm' is not declared; declare it under model.dims (n)"),
+    ],
+)
+def test_arithmetic_that_gives_no_size_is_refused(shape, problem):
+    def change(spec):
+        spec.model.inputs["x"].shape = shape
+
+    assert problems_after(change) == [f"model.inputs.x.shape: {problem}"]
+
+
+def test_paths_constants_factories_and_files_are_held_against_each_other():
+    def change(spec):
+        spec.model.inputs["x"].argument = "x[1]"
+        spec.model.inputs["x"].fill = Fill(kind=FillKind.file, path="data.csv")
+        spec.model.input_factory = {"high": 3}
+
+    assert problems_after(change) == [
+        "model.inputs, model.constants: x[0] is missing; items are counted from 0 without a gap",
+        "model.input_factory: the key _target_ is missing: the dotted path of a function",
+        "model.inputs.x.fill.path: 'data.csv' is not a .npy, .npz, .safetensors file",
+    ]
+    (problem,) = problems_after(lambda spec: setattr(spec.model.inputs["x"].fill, "key", "a"))
+    assert problem == "model.inputs.x.fill: path and key are for kind: file"
 
 
 @pytest.mark.parametrize("dim", [Dim(1, 2, 1), Dim(1, 2, 2)])
@@ -115,8 +154,7 @@ def test_a_dim_needs_a_name_that_is_an_identifier(name):
         spec.model.dims = {name: Dim(1, 4, 2)}
         spec.model.inputs = {"x": Input(shape=[name])}
 
-    (problem,) = problems_after(change)
-    assert problem.startswith(f"model.dims.{name}: {name!r} must be a name")
+    assert problems_after(change)[0].startswith(f"model.dims.{name}: {name!r} must be a name")
 
 
 def test_a_dim_that_no_input_has_is_refused():

@@ -192,7 +192,8 @@ def test_a_missing_key_is_named(section, key):
             "float31",
             (
                 "model.inputs.x.dtype: Invalid value 'float31', expected one of [float32, float64, float16, bfloat16, "
-                "int8, int16, int32, int64, uint8, bool]"
+                "float8_e4m3fn, float8_e5m2, complex64, complex128, int8, int16, int32, int64, uint8, uint16, uint32, "
+                "uint64, bool]"
             ),
         ),
     ],
