@@ -72,8 +72,9 @@ def export(
         run_steps(spec, target, module, num_threads, recorder, findings)
     except StepFailed as stopped:
         failure = stopped.failure
-        # The log has the whole story; the result has the one line that matters.
-        log.exception("%s failed", failure.step, exc_info=stopped.__cause__)
+        if stopped.__cause__ is not None:
+            # The log has the whole story; the result has the one line that matters.
+            log.exception("%s failed", failure.step, exc_info=stopped.__cause__)
     result = describe_result(spec, failure, started, steps=recorder.records, baseline_rss_bytes=baseline, **findings)
     write_result(target, result)
     return result

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +101,22 @@ class ExportDirectory:
         """The step at work, for progress displays and for who finds the worker dead."""
         return self.path / "current_step"
 
+    @property
+    def scratch(self) -> "ExportDirectory":
+        """Where another attempt at a failed export writes, so that what the first one left stays as it is."""
+        return ExportDirectory(self.path / "attempt")
+
+    def adopt(self, other: "ExportDirectory") -> None:
+        """Take over another directory's model, in place of one's own and of torch's report on why that failed."""
+        self.torch_report.unlink(missing_ok=True)
+        for own, its in ((self.model, other.model), (self.model_data, other.model_data)):
+            own.unlink(missing_ok=True)
+            if its.exists():
+                its.replace(own)
+
     def clear(self) -> None:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
+        shutil.rmtree(self.scratch.path, ignore_errors=True)
         for path in (self.result, self.model, self.model_data, self.report, self.torch_report, self.current_step):
             path.unlink(missing_ok=True)
 

@@ -14,6 +14,8 @@ __all__ = [
     "Failure",
     "FileRecord",
     "OutputParity",
+    "RescueRecord",
+    "Rung",
     "Status",
     "Step",
     "StepRecord",
@@ -34,6 +36,17 @@ class Step(StrEnum):
     check = "check"
     parity = "parity"
     measure = "measure"
+
+
+class Rung(StrEnum):
+    """Known ways round a failure, in the order in which they are tried."""
+
+    # Attention is captured as its plain mathematics.
+    math_attention = "math_attention"
+    # Dynamo captures `forward` from its bytecode, instead of torch.export from a run of it.
+    strict_capture = "strict_capture"
+    # The optimize step runs no passes.
+    no_optimize = "no_optimize"
 
 
 class Status(StrEnum):
@@ -65,6 +78,21 @@ class StepRecord:
     duration_s: float
     # Resident memory at its highest within the step, of the whole process; None where the kernel does not say.
     peak_rss_bytes: int | None
+    # Counts from 1; each rung of the rescue ladder is one attempt more, whose steps come after those before.
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RescueRecord:
+    """A way round a failure that was tried."""
+
+    rung: Rung
+    # The failure that led to it.
+    step: Step
+    kind: FailureKind
+    cause: str
+    # Whether the attempt got past that failure.
+    helped: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +169,10 @@ class ExportResult:
     duration_s: float
     # Resident memory before the first step: what the interpreter and its imports cost by themselves.
     baseline_rss_bytes: int = 0
+    # In the order in which they ran. A step that ran again in a later attempt is there again.
     steps: list[StepRecord] = field(default_factory=list)
+    # The ways round a failure that were tried, in order; empty where none was needed.
+    rescues: list[RescueRecord] = field(default_factory=list)
     inputs: list[TensorRecord] = field(default_factory=list)
     outputs: list[TensorRecord] = field(default_factory=list)
     dims: list[DimRecord] = field(default_factory=list)
@@ -161,6 +192,11 @@ class ExportResult:
     @property
     def id(self) -> str:
         return self.spec.id
+
+    @property
+    def rescued_by(self) -> list[Rung]:
+        """The ways round a failure that a passed export needed."""
+        return [record.rung for record in self.rescues if record.helped] if self.status is Status.passed else []
 
     @property
     def size_bytes(self) -> int:

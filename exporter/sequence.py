@@ -3,16 +3,18 @@
 Imports torch and ONNX Runtime; `exporter.conductor` loads it when an export begins.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from exporter import build, capture, check, inputs, measure, optimize, parity, save
+from exporter import build, capture, check, inputs, measure, optimize, parity, rescue, save
 from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
-from exporter.result import CaseRecord, Step
+from exporter.result import CaseRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepRecorder
 
@@ -34,38 +36,59 @@ def run_steps(
     recorder: StepRecorder,
     findings: dict[str, Any],
 ) -> None:
-    """Run each step; what they find goes into `findings` at once, so that a failure later on keeps it."""
+    """Build the module, then make attempts at its export until one passes or no way round is left.
+
+    What the steps find goes into `findings` at once, so that a failure later on keeps it.
+
+    Raises:
+        StepFailed: No attempt passed.
+    """
     with recorder.step(Step.build):
         module = build.build_module(spec.model) if module is None else module.eval()
         build.check_signature(module, spec.model)
         findings["num_parameters"] = measure.count_parameters(module)
-    cases = choose_cases(spec)
-    with recorder.step(Step.capture):
-        example = inputs.make_inputs(spec.model, cases[0])
-        captured = capture.capture(module, spec, example, directory.torch_report)
-        findings["capture_strategy"] = captured.strategy
-        cases = add_cases(spec, cases, captured.assumptions)
-        findings["num_nodes_captured"] = optimize.count_nodes(captured.program)
-    with recorder.step(Step.optimize):
-        optimize.optimize(captured.program, spec.export.optimize)
-        findings["num_nodes"] = optimize.count_nodes(captured.program)
-    with recorder.step(Step.save):
-        save.save(captured, directory)
-        findings["files"] = directory.record_files()
-        ranges, assumptions = captured.ranges, captured.assumptions
-        # The program holds on to a copy of every folded initializer.
-        del captured
-    with recorder.step(Step.check):
-        graph = check.check(directory.model, spec, ranges, cases)
-        findings.update(inputs=graph.inputs, outputs=graph.outputs, op_counts=graph.op_counts)
-    with recorder.step(Step.parity):
-        session = parity.open_session(directory.model, prepack=False, threads=threads)
-        records: list[CaseRecord] = []
-        findings["cases"] = records
-        # One by one: the cases before a failure stay on record.
-        records.extend(parity.run_cases(session, module, spec, cases, graph.outputs))
-        findings["dims"] = parity.prove_dims(spec, records)
-        parity.judge(records, assumptions)
-        del session
-    with recorder.step(Step.measure):
-        findings["latency_s"] = measure.measure_latency(directory.model, example, threads)
+    rescue.climb(_Attempt(module, threads, recorder), spec, directory, recorder, findings)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """From the module to a proven file, one step after the other; may be made again in another way."""
+
+    module: nn.Module
+    threads: int
+    recorder: StepRecorder
+
+    def __call__(
+        self, spec: ExportSpec, directory: ExportDirectory, rungs: Sequence[Rung], findings: dict[str, Any]
+    ) -> None:
+        cases = choose_cases(spec)
+        with self.recorder.step(Step.capture):
+            example = inputs.make_inputs(spec.model, cases[0])
+            with rescue.taking(rungs):
+                captured = capture.capture(self.module, spec, example, directory.torch_report)
+            findings["capture_strategy"] = captured.strategy
+            cases = add_cases(spec, cases, captured.assumptions)
+            findings["num_nodes_captured"] = optimize.count_nodes(captured.program)
+        with self.recorder.step(Step.optimize):
+            optimize.optimize(captured.program, spec.export.optimize)
+            findings["num_nodes"] = optimize.count_nodes(captured.program)
+        with self.recorder.step(Step.save):
+            save.save(captured, directory)
+            findings["files"] = directory.record_files()
+            ranges, assumptions = captured.ranges, captured.assumptions
+            # The program holds on to a copy of every folded initializer.
+            del captured
+        with self.recorder.step(Step.check):
+            graph = check.check(directory.model, spec, ranges, cases)
+            findings.update(inputs=graph.inputs, outputs=graph.outputs, op_counts=graph.op_counts)
+        with self.recorder.step(Step.parity):
+            session = parity.open_session(directory.model, prepack=False, threads=self.threads)
+            records: list[CaseRecord] = []
+            findings["cases"] = records
+            # One by one: the cases before a failure stay on record.
+            records.extend(parity.run_cases(session, self.module, spec, cases, graph.outputs))
+            findings["dims"] = parity.prove_dims(spec, records)
+            parity.judge(records, assumptions)
+            del session
+        with self.recorder.step(Step.measure):
+            findings["latency_s"] = measure.measure_latency(directory.model, example, self.threads)

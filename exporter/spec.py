@@ -164,6 +164,8 @@ class ExportOptions:
     opset_version: int = 20
     # none, or default: the passes of torch's own `ONNXProgram.optimize()`.
     optimize: Optimize = Optimize.default
+    # Try known ways round a failure before giving up; the verdict on what comes of it is no less strict.
+    rescue: bool = True
 
 
 @dataclass

@@ -28,6 +28,8 @@ class StepRecorder:
 
     def __init__(self, on_step: Callable[[Step], None] | None = None) -> None:
         self.records: list[StepRecord] = []
+        # The number that the records to come carry.
+        self.attempt = 1
         self._on_step = on_step
 
     @contextmanager
@@ -51,5 +53,6 @@ class StepRecorder:
                     step=step,
                     duration_s=time.perf_counter() - start,
                     peak_rss_bytes=memory.read_peak_rss_bytes() if can_measure else None,
+                    attempt=self.attempt,
                 )
             )
