@@ -6,6 +6,11 @@ from exporter.result import DimRecord, ExportResult, Status, TensorRecord
 
 __all__ = ["render_report"]
 
+_MEMORY_NOTE = (
+    "Peaks are the kernel's, of the whole process. Anonymous: the step's peak, above its start, of what no file backs "
+    "and the kernel cannot drop; sampled every 10 ms, so at least this."
+)
+
 
 def render_report(result: ExportResult) -> str:
     """The verdict and its evidence: signature, parity, steps, files, versions."""
@@ -86,14 +91,21 @@ def _render_parity(result: ExportResult) -> str:
 
 
 def _render_steps(result: ExportResult) -> str:
-    return _table(
+    table = _table(
         "Steps",
-        ("step", "time, s", "peak memory above the start, MiB"),
+        ("step", "time, s", "peak above the export's start, MiB", "above the step's start, MiB", "anonymous, MiB"),
         (
-            (record.step, f"{record.duration_s:.3f}", _mebibytes(result.peak_bytes(record.step)))
+            (
+                record.step,
+                f"{record.duration_s:.3f}",
+                _mebibytes(result.peak_bytes(record.step)),
+                _mebibytes(record.delta_bytes),
+                _mebibytes(record.delta_anon_bytes),
+            )
             for record in result.steps
         ),
     )
+    return f"{table}\n\n{_MEMORY_NOTE}" if table else ""
 
 
 def _render_files(result: ExportResult) -> str:

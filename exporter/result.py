@@ -76,10 +76,26 @@ class StepRecord:
 
     step: Step
     duration_s: float
-    # Resident memory at its highest within the step, of the whole process; None where the kernel does not say.
+    # Resident memory at its highest within the step, of the whole process (the kernel's VmHWM, reset as the step
+    # begins); None where the kernel does not say, as with all that follow.
     peak_rss_bytes: int | None
     # Counts from 1; each rung of the rescue ladder is one attempt more, whose steps come after those before.
     attempt: int = 1
+    # Resident memory of the whole process as the step began, and its anonymous part: what no file backs.
+    start_rss_bytes: int | None = None
+    start_anon_bytes: int | None = None
+    # The anonymous part at its highest among samples 10 ms apart: the true peak is this or more.
+    peak_anon_bytes: int | None = None
+
+    @property
+    def delta_bytes(self) -> int | None:
+        """What the step needed beyond what was there as it began, at its peak."""
+        return _difference(self.peak_rss_bytes, self.start_rss_bytes)
+
+    @property
+    def delta_anon_bytes(self) -> int | None:
+        """The same of anonymous memory alone, which the kernel cannot drop when memory is short."""
+        return _difference(self.peak_anon_bytes, self.start_anon_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,3 +249,7 @@ class ExportResult:
     def _largest(self, name: str) -> float | None:
         values = [getattr(output, name) for case in self.cases for output in case.outputs]
         return max((value for value in values if value is not None), default=None)
+
+
+def _difference(peak: int | None, start: int | None) -> int | None:
+    return None if peak is None or start is None else max(0, peak - start)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from exporter import memory
 from exporter.failures import describe_failure
 from exporter.result import Failure, Step, StepRecord
+from exporter.sampling import AnonymousPeak
 
 __all__ = ["StepFailed", "StepRecorder"]
 
@@ -42,9 +43,12 @@ class StepRecorder:
         if self._on_step is not None:
             self._on_step(step)
         can_measure = memory.reset_peak_rss()
+        start_rss_bytes = memory.read_rss_bytes()
+        anonymous = AnonymousPeak()
         start = time.perf_counter()
         try:
-            yield
+            with anonymous:
+                yield
         except Exception as error:
             raise StepFailed(describe_failure(step, error)) from error
         finally:
@@ -54,5 +58,8 @@ class StepRecorder:
                     duration_s=time.perf_counter() - start,
                     peak_rss_bytes=memory.read_peak_rss_bytes() if can_measure else None,
                     attempt=self.attempt,
+                    start_rss_bytes=start_rss_bytes,
+                    start_anon_bytes=anonymous.start_bytes,
+                    peak_anon_bytes=anonymous.peak_bytes,
                 )
             )

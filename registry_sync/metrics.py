@@ -27,7 +27,10 @@ def collect_step_metrics(result: ExportResult) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for record in result.steps:
         metrics[f"{record.step}_s"] = metrics.get(f"{record.step}_s", 0.0) + record.duration_s
-        peak = result.peak_bytes(record.step)
-        if peak is not None:
-            metrics[f"{record.step}_peak_bytes"] = peak
+        measured = {
+            "peak_bytes": result.peak_bytes(record.step),
+            "delta_bytes": record.delta_bytes,
+            "delta_anon_bytes": record.delta_anon_bytes,
+        }
+        metrics.update({f"{record.step}_{name}": value for name, value in measured.items() if value is not None})
     return metrics

@@ -75,16 +75,17 @@ def test_a_dim_is_shown_with_the_sizes_it_was_proven_at(perceptron, sizes, shown
     assert f"| n | 1 to 16 | 4 | {shown} |" in render_report(failed(perceptron.result, dims=dims))
 
 
-def test_memory_is_told_above_the_baseline_and_unknown_where_it_was_not_read(perceptron):
+def test_memory_is_told_above_both_starts_and_unknown_where_it_was_not_read(perceptron):
+    measured = {"start_rss_bytes": 3 * 2**19, "start_anon_bytes": 2**20, "peak_anon_bytes": 3 * 2**19}
     steps = [
-        StepRecord(step=Step.build, duration_s=0.25, peak_rss_bytes=3 * 2**20),
+        StepRecord(step=Step.build, duration_s=0.25, peak_rss_bytes=3 * 2**20, **measured),
         StepRecord(step=Step.capture, duration_s=1, peak_rss_bytes=None),
         StepRecord(step=Step.save, duration_s=1, peak_rss_bytes=2**19),
     ]
     text = render_report(replace(perceptron.result, steps=steps, baseline_rss_bytes=2**20))
-    assert "| build | 0.250 | 2.0 |" in text
-    assert "| capture | 1.000 | - |" in text
-    assert "| save | 1.000 | 0.0 |" in text
+    assert "| build | 0.250 | 2.0 | 1.5 | 0.5 |" in text
+    assert "| capture | 1.000 | - | - | - |" in text
+    assert "| save | 1.000 | 0.0 | - | - |" in text
 
 
 @pytest.mark.parametrize(

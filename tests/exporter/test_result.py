@@ -57,6 +57,16 @@ def test_peaks_are_the_highest_of_their_steps_above_the_baseline(perceptron):
     assert result.peak_bytes(Step.optimize) is None
 
 
+@pytest.mark.parametrize(("peak", "start", "delta"), [(90, 30, 60), (30, 31, 0), (None, 30, None), (90, None, None)])
+def test_the_delta_of_a_step_is_its_peak_above_its_start(peak, start, delta):
+    total = StepRecord(step=Step.save, duration_s=0, peak_rss_bytes=peak, start_rss_bytes=start)
+    anonymous = StepRecord(
+        step=Step.save, duration_s=0, peak_rss_bytes=None, start_anon_bytes=start, peak_anon_bytes=peak
+    )
+    assert (total.delta_bytes, total.delta_anon_bytes) == (delta, None)
+    assert (anonymous.delta_bytes, anonymous.delta_anon_bytes) == (None, delta)
+
+
 @pytest.mark.parametrize(("step", "text"), [(Step.check, "check: killed: why"), (None, "start: killed: why")])
 def test_a_failure_reads_as_step_kind_and_cause(step, text):
     assert str(Failure(step=step, kind=FailureKind.killed, cause="why", hint="")) == text

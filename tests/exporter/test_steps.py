@@ -71,3 +71,19 @@ def test_the_peak_of_a_step_is_its_own():
         pass
     build, capture = (record.peak_rss_bytes for record in recorder.records)
     assert build - capture > 50 * 2**20
+
+
+def test_the_delta_of_a_step_is_above_its_own_start():
+    if not memory.reset_peak_rss():
+        pytest.skip("this kernel does not let the high-water mark be reset")
+    recorder = StepRecorder()
+    with recorder.step(Step.build):
+        block = np.ones(64 * 2**20, np.uint8)
+    with recorder.step(Step.capture):
+        np.ones(32 * 2**20, np.uint8)
+    for record, expected in zip(recorder.records, (64, 32), strict=True):
+        assert expected - 4 < record.delta_bytes / 2**20 < expected + 4, block.size
+    # The block of the second step may have come and gone between two samples.
+    build, capture = (record.delta_anon_bytes / 2**20 for record in recorder.records)
+    assert 60 < build < 68
+    assert capture < 36
