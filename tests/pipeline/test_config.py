@@ -39,7 +39,7 @@ def compose_job(*overrides: str) -> ExportSpec:
 
 def test_the_shipped_configs_lie_beside_the_package():
     assert Path(__file__).parents[2] / "conf" == CONF_DIR
-    assert len(MODELS) >= 14
+    assert len(MODELS) >= 15
 
 
 @pytest.mark.parametrize("model", MODELS)
