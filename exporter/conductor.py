@@ -14,6 +14,7 @@ from exporter.report import render_report
 from exporter.result import ExportResult, Failure, Status, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepFailed, StepRecorder
+from exporter.torchscript import compare_with_torchscript
 from exporter.validation import require_valid
 from exporter.versions import library_versions
 
@@ -75,6 +76,8 @@ def export(
         if stopped.__cause__ is not None:
             # The log has the whole story; the result has the one line that matters.
             log.exception("%s failed", failure.step, exc_info=stopped.__cause__)
+    if failure is None and spec.export.compare_torchscript:
+        findings["torchscript"] = compare_with_torchscript(target, is_built=module is None, threads=num_threads)
     result = describe_result(spec, failure, started, steps=recorder.records, baseline_rss_bytes=baseline, **findings)
     write_result(target, result)
     return result

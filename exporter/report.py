@@ -11,6 +11,11 @@ _MEMORY_NOTE = (
     "and the kernel cannot drop; sampled every 10 ms, so at least this."
 )
 
+_TORCHSCRIPT_NOTE = (
+    "Each in a fresh process, from module to file; the modules that torch imports as an export begins are part of the "
+    "peak."
+)
+
 
 def render_report(result: ExportResult) -> str:
     """The verdict and its evidence: signature, parity, steps, files, versions."""
@@ -21,6 +26,7 @@ def render_report(result: ExportResult) -> str:
         _render_dims(result),
         _render_parity(result),
         _render_steps(result),
+        _render_torchscript(result),
         _render_files(result),
         _table("Versions", ("library", "version"), ((name, version) for name, version in result.versions.items())),
     ]
@@ -106,6 +112,24 @@ def _render_steps(result: ExportResult) -> str:
         ),
     )
     return f"{table}\n\n{_MEMORY_NOTE}" if table else ""
+
+
+def _render_torchscript(result: ExportResult) -> str:
+    record = result.torchscript
+    if record is None:
+        return ""
+    table = _table(
+        "Beside the TorchScript exporter",
+        ("exporter", "peak above its imports, MiB", "time, s"),
+        (
+            ("dynamo", _mebibytes(record.dynamo_peak_bytes), _number(record.dynamo_duration_s)),
+            ("TorchScript", _mebibytes(record.peak_bytes), _number(record.duration_s)),
+        ),
+    )
+    share = record.dynamo_share
+    told = "" if share is None else f" The dynamo exporter needs {share:.1%} of TorchScript's peak."
+    missing = f" Not measured: {_text(record.reason)}." if record.reason else ""
+    return f"{table}\n\n{_TORCHSCRIPT_NOTE}{told}{missing}"
 
 
 def _render_files(result: ExportResult) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "Step",
     "StepRecord",
     "TensorRecord",
+    "TorchScriptRecord",
 ]
 
 # Raised when a field changes its meaning; a reader refuses a newer one.
@@ -173,6 +174,27 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TorchScriptRecord:
+    """What the TorchScript exporter needs for the same model, and the dynamo exporter measured in the same way.
+
+    Each exported the model to a file in a fresh process. Peaks are resident memory above that process's imports, the
+    model and its inputs included; so are the modules that torch imports when an export begins.
+    """
+
+    peak_bytes: int | None = None
+    duration_s: float | None = None
+    dynamo_peak_bytes: int | None = None
+    dynamo_duration_s: float | None = None
+    # Why a number is missing; empty if none is.
+    reason: str = ""
+
+    @property
+    def dynamo_share(self) -> float | None:
+        """The dynamo exporter's peak as a part of TorchScript's: 0.03 is 3 %."""
+        return self.dynamo_peak_bytes / self.peak_bytes if self.dynamo_peak_bytes and self.peak_bytes else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
     """The whole story of one export. What a failed one never reached is empty or None."""
 
@@ -202,6 +224,8 @@ class ExportResult:
     op_counts: dict[str, int] = field(default_factory=dict)
     # Median time of one ONNX Runtime call on the example inputs.
     latency_s: float | None = None
+    # None unless export.compare_torchscript asked for it and the export passed.
+    torchscript: TorchScriptRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

@@ -4,15 +4,42 @@ For what the kernel keeps no high-water mark of: the anonymous part, and the cur
 truth (`exporter.memory`): a sample misses what comes and goes between two of them.
 """
 
+import subprocess
 import threading
+import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from exporter.memory import UsageReader
+from exporter.memory import Usage, UsageReader
 
-__all__ = ["INTERVAL_S", "AnonymousPeak"]
+__all__ = ["INTERVAL_S", "AnonymousPeak", "Sample", "watch_process"]
 
 INTERVAL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The memory of a process at one moment of `time.monotonic()`, which all processes of a machine share."""
+
+    at_s: float
+    usage: Usage
+
+
+def watch_process(process: subprocess.Popen[bytes], time_limit_s: float) -> list[Sample]:
+    """Sample a process until it has ended or its time is up; in the latter case it is running still."""
+    samples: list[Sample] = []
+    deadline = time.monotonic() + time_limit_s
+    reader = UsageReader(process.pid)
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            usage = reader.read()
+            if usage is not None:
+                samples.append(Sample(time.monotonic(), usage))
+            time.sleep(INTERVAL_S)
+    finally:
+        reader.close()
+    return samples
 
 
 class AnonymousPeak:

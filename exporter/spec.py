@@ -166,6 +166,8 @@ class ExportOptions:
     optimize: Optimize = Optimize.default
     # Try known ways round a failure before giving up; the verdict on what comes of it is no less strict.
     rescue: bool = True
+    # Also measure what the deprecated TorchScript exporter needs for this model, in a process of its own.
+    compare_torchscript: bool = False
 
 
 @dataclass

@@ -3,7 +3,6 @@
 It hands nothing back but files, so it does not matter who started it or where. It never publishes.
 """
 
-import ctypes
 import faulthandler
 import logging
 import os
@@ -19,6 +18,7 @@ from exporter.conductor import describe_result, export, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import HINTS, is_storage_error, one_line
+from exporter.lifeline import die_with_parent
 from exporter.result import Failure
 
 __all__ = ["DIRECTORY_VARIABLE", "STATUS_STORAGE", "run_worker"]
@@ -31,8 +31,6 @@ DIRECTORY_VARIABLE = "MODELPRESS_EXPORT_DIRECTORY"
 # Exit statuses, as in sysexits.h: EX_IOERR where not even the result could be written, EX_SOFTWARE for a bug.
 STATUS_STORAGE = 74
 _STATUS_BUG = 70
-
-_PR_SET_PDEATHSIG = 1
 
 
 def run_worker(path: str, threads: int) -> None:
@@ -88,7 +86,7 @@ def _die_with_the_batch() -> None:
     The server ends when nobody holds the other end of its "alive" pipe any more. multiprocessing hands that end to
     each worker too, for workers of its own, and so a worker would keep the server, and thereby itself, alive.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)  # noqa: SLF001  (it has no public name)
     if alive is not None and parent_process() is not None:
         os.close(alive)

@@ -19,6 +19,14 @@ def collect_metrics(result: ExportResult) -> dict[str, float]:
         "num_nodes": result.num_nodes,
         "latency_s": result.latency_s,
     }
+    if (comparison := result.torchscript) is not None:
+        metrics |= {
+            "torchscript_peak_bytes": comparison.peak_bytes,
+            "torchscript_s": comparison.duration_s,
+            "dynamo_peak_bytes": comparison.dynamo_peak_bytes,
+            "dynamo_s": comparison.dynamo_duration_s,
+            "dynamo_share_of_torchscript_peak": comparison.dynamo_share,
+        }
     return {name: value for name, value in metrics.items() if value is not None}
 
 

@@ -4,8 +4,11 @@ Every module here is built without arguments, so that `source: {_target_: faulty
 Those without a fault come first.
 """
 
+import os
 import sys
+import time
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -239,6 +242,32 @@ class Exits(nn.Module):
 
     def forward(self, x):
         sys.exit(3)
+
+
+class RefusesTorchScript(nn.Module):
+    """forward fails under the tracer of TorchScript alone."""
+
+    def forward(self, x):
+        if torch.jit.is_tracing():
+            raise ValueError("no tracing here")
+        return x * 2
+
+
+class Swells(nn.Module):
+    """Needs 64 MiB for a moment."""
+
+    def forward(self, x):
+        return x + torch.ones(2**24).sum()
+
+
+class Sleeps(nn.Module):
+    """forward leaves the process's id in the working directory, then takes a minute."""
+
+    def forward(self, x):
+        Path("sleeper.tmp").write_text(str(os.getpid()))
+        Path("sleeper.tmp").rename("sleeper")
+        time.sleep(60)
+        return x
 
 
 class CannotBeBuilt(nn.Module):
