@@ -8,12 +8,12 @@ not a tensor (`None`, a number, a string) is a constant of the model, by a path 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from inspect import Parameter
+from inspect import Parameter, signature
 from typing import Any
 
 from exporter.spec import Input, ModelSpec
 
-__all__ = ["ArgumentError", "Arguments", "Call", "argument_of", "find_roots", "nest"]
+__all__ = ["ArgumentError", "Arguments", "Call", "argument_of", "arguments_of", "find_roots", "nest"]
 
 _KEY = re.compile(r"\.(?P<dict>\w+)|\[(?P<list>\d+)\]|\((?P<tuple>\d+)\)")
 _ROOT = re.compile(r"\w+")
@@ -110,6 +110,11 @@ class Arguments:
         args = [nested[name] for name in by_position if name in nested]
         by_name = {name: value for name, value in nested.items() if name not in (*by_position, starred)}
         return Call((*args, *extra), by_name)
+
+
+def arguments_of(module: Any, model: ModelSpec) -> Arguments:
+    """How a `torch.nn.Module` is called with the inputs of a model."""
+    return Arguments(model, signature(module.forward).parameters)
 
 
 def nest(model: ModelSpec, values: Mapping[str, Any], *, with_constants: bool = True) -> dict[str, Any]:

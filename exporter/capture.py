@@ -4,7 +4,6 @@ Never `verbose` (it prints to stdout, and fails where stdout is ASCII or closed)
 raise, and passes NaN and wrong shapes); optimizing is a step of its own.
 """
 
-import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 
-from exporter.arguments import Arguments, nest
+from exporter.arguments import Arguments, arguments_of, nest
 from exporter.assumptions import Assumption, read_assumptions
 from exporter.errors import FailureKind, StepError
 from exporter.graph_names import choose_output_names, name_inputs, name_sizes
@@ -68,7 +67,7 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         StepError: An axis declared dynamic came out as a number, or the outputs are not the declared ones.
         Exception: Whatever torch.onnx.export raises.
     """
-    arguments = Arguments(spec.model, inspect.signature(module.forward).parameters)
+    arguments = arguments_of(module, spec.model)
     with torch.no_grad(), _quiet(), _torch_report(report), _recurrent_layers(), _keep_exported() as exported:
         try:
             with returns_containers(module):

@@ -1,6 +1,5 @@
 """The parity step: the saved file in ONNX Runtime against the original eager module, over every case."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from exporter.arguments import Arguments
+from exporter.arguments import Arguments, arguments_of
 from exporter.arrays import run_session, to_array
 from exporter.assumptions import Assumption
 from exporter.axes import AxisError, evaluate_axis
@@ -79,7 +78,7 @@ def run_cases(
         StepError: A run failed, the number of outputs differs, a shape is not as the graph says, or a model
             disagrees with itself.
     """
-    arguments = Arguments(spec.model, inspect.signature(module.forward).parameters)
+    arguments = arguments_of(module, spec.model)
     for index, case in enumerate(cases):
         inputs = make_inputs(spec.model, case)
         expected = _run_torch(module, arguments, inputs, case)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from exporter import build, capture, memory, optimize, save, sequence
+from exporter.arguments import arguments_of
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory, write_json
 from exporter.failures import one_line
@@ -84,22 +85,24 @@ def _export_by_dynamo(module: nn.Module, spec: ExportSpec, example: Example, fol
 
 
 def _export_by_torchscript(module: nn.Module, spec: ExportSpec, example: Example, folder: Path) -> None:
+    call = arguments_of(module, spec.model).arrange(example)
     with torch.no_grad(), warnings.catch_warnings():
         # It is deprecated, and its tracer warns wherever Python looks at a tensor.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (),
+            call.args,
             str(folder / "torchscript.onnx"),
-            kwargs=example,
+            kwargs=call.kwargs,
             dynamo=False,
             opset_version=min(spec.export.opset_version, _TORCHSCRIPT_MAX_OPSET),
         )
 
 
 def _run_eagerly(module: nn.Module, spec: ExportSpec, example: Example, folder: Path) -> None:  # noqa: ARG001
+    call = arguments_of(module, spec.model).arrange(example)
     with torch.inference_mode():
-        module(**example)
+        module(*call.args, **call.kwargs)
 
 
 _WAYS = {

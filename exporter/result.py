@@ -80,13 +80,13 @@ class StepRecord:
     # Resident memory at its highest within the step, of the whole process (the kernel's VmHWM, reset as the step
     # begins); None where the kernel does not say, as with all that follow.
     peak_rss_bytes: int | None
-    # Counts from 1; each rung of the rescue ladder is one attempt more, whose steps come after those before.
-    attempt: int = 1
     # Resident memory of the whole process as the step began, and its anonymous part: what no file backs.
     start_rss_bytes: int | None = None
     start_anon_bytes: int | None = None
     # The anonymous part at its highest among samples 10 ms apart: the true peak is this or more.
     peak_anon_bytes: int | None = None
+    # Counts from 1; each rung of the rescue ladder is one attempt more, whose steps come after those before.
+    attempt: int = 1
 
     @property
     def delta_bytes(self) -> int | None:
