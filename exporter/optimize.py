@@ -1,22 +1,27 @@
 """The optimize step: passes over the captured graph."""
 
+from collections.abc import Iterator
+
 import torch
 
+from exporter.passes import name_passes, run_passes
+from exporter.result import PassRecord
 from exporter.save import separate_outputs
-from exporter.spec import Optimize
+from exporter.spec import ExportSpec
 
 __all__ = ["count_nodes", "optimize"]
 
 
-def optimize(program: torch.onnx.ONNXProgram, passes: Optimize) -> None:
-    """Run the asked-for passes on the program, in place.
+def optimize(program: torch.onnx.ONNXProgram, spec: ExportSpec) -> Iterator[PassRecord]:
+    """Run what the spec asks for on the program, in place, and tell of each pass what it changed.
 
-    `default` is `ONNXProgram.optimize()`: onnxscript's constant folding, rewrite rules, common subexpression
-    elimination and removal of unused nodes.
+    Raises:
+        StepError: A pass failed; the cause names it.
     """
-    if passes is Optimize.default:
+    names = name_passes(spec.export.optimize)
+    if names:
         separate_outputs(program.model.graph)
-        program.optimize()
+    yield from run_passes(program, names)
 
 
 def count_nodes(program: torch.onnx.ONNXProgram) -> int:

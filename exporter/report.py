@@ -25,6 +25,7 @@ def render_report(result: ExportResult) -> str:
         _render_signature(result),
         _render_dims(result),
         _render_parity(result),
+        _render_passes(result),
         _render_steps(result),
         _render_torchscript(result),
         _render_files(result),
@@ -92,6 +93,22 @@ def _render_parity(result: ExportResult) -> str:
             )
             for case in result.cases
             for output in case.outputs
+        ),
+    )
+
+
+def _render_passes(result: ExportResult) -> str:
+    return _table(
+        "Passes",
+        ("pass", "nodes", "initializers", "what changed"),
+        (
+            (
+                record.name,
+                f"{record.num_nodes_before} to {record.num_nodes_after}",
+                f"{record.num_initializers_before} to {record.num_initializers_after}",
+                ", ".join(f"{op} {change:+d}" for op, change in record.op_changes.items()) or "-",
+            )
+            for record in result.passes
         ),
     )
 

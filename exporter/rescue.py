@@ -18,7 +18,7 @@ from torch.onnx._internal.exporter import _capture_strategies
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.result import Failure, RescueRecord, Rung, Step
-from exporter.spec import ExportSpec, Optimize
+from exporter.spec import ExportSpec
 from exporter.steps import StepFailed, StepRecorder
 
 __all__ = ["Attempt", "climb", "taking"]
@@ -193,7 +193,7 @@ def _could_mend(rung: Rung, stop: _Stop, spec: ExportSpec) -> bool:
         case Rung.strict_capture:
             return kind in _TRANSLATION
         case Rung.no_optimize:
-            return kind in _MENDED_BY_NO_OPTIMIZE and spec.export.optimize is not Optimize.none
+            return kind in _MENDED_BY_NO_OPTIMIZE and spec.export.optimize not in ("none", [])
         case _:
             assert_never(rung)
 
@@ -201,7 +201,7 @@ def _could_mend(rung: Rung, stop: _Stop, spec: ExportSpec) -> bool:
 def _change(spec: ExportSpec, rungs: Sequence[Rung]) -> ExportSpec:
     if Rung.no_optimize not in rungs:
         return spec
-    return dataclasses.replace(spec, export=dataclasses.replace(spec.export, optimize=Optimize.none))
+    return dataclasses.replace(spec, export=dataclasses.replace(spec.export, optimize="none"))
 
 
 def _progress(failure: Failure) -> tuple[int, int]:

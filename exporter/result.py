@@ -14,6 +14,7 @@ __all__ = [
     "Failure",
     "FileRecord",
     "OutputParity",
+    "PassRecord",
     "RescueRecord",
     "Rung",
     "Status",
@@ -110,6 +111,19 @@ class RescueRecord:
     cause: str
     # Whether the attempt got past that failure.
     helped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassRecord:
+    """What one pass of the optimize step changed."""
+
+    name: str
+    num_nodes_before: int
+    num_nodes_after: int
+    num_initializers_before: int
+    num_initializers_after: int
+    # How many nodes of an operator came or went; operators whose count stayed are left out.
+    op_changes: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +236,8 @@ class ExportResult:
     # Nodes before the optimize step; equal to num_nodes where it changed nothing.
     num_nodes_captured: int = 0
     op_counts: dict[str, int] = field(default_factory=dict)
+    # What the optimize step ran, in order.
+    passes: list[PassRecord] = field(default_factory=list)
     # Median time of one ONNX Runtime call on the example inputs.
     latency_s: float | None = None
     # None unless export.compare_torchscript asked for it and the export passed.

@@ -14,7 +14,7 @@ from exporter import build, capture, check, inputs, measure, optimize, parity, r
 from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
-from exporter.result import CaseRecord, Rung, Step
+from exporter.result import CaseRecord, PassRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepRecorder
 
@@ -70,7 +70,9 @@ class _Attempt:
             cases = add_cases(spec, cases, captured.assumptions)
             findings["num_nodes_captured"] = optimize.count_nodes(captured.program)
         with self.recorder.step(Step.optimize):
-            optimize.optimize(captured.program, spec.export.optimize)
+            passes: list[PassRecord] = []
+            findings["passes"] = passes
+            passes.extend(optimize.optimize(captured.program, spec))
             findings["num_nodes"] = optimize.count_nodes(captured.program)
         with self.recorder.step(Step.save):
             save.save(captured, directory)

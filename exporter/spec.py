@@ -17,9 +17,9 @@ __all__ = [
     "FillKind",
     "Input",
     "ModelSpec",
-    "Optimize",
     "Output",
     "ParityOptions",
+    "PassName",
     "Precision",
     "PrecisionName",
 ]
@@ -63,11 +63,23 @@ class FillKind(StrEnum):
     file = "file"
 
 
-class Optimize(StrEnum):
-    """Which graph passes run after capture."""
+class PassName(StrEnum):
+    """Graph passes that `export.optimize` can list; docs/passes.md says what each does."""
 
-    none = "none"
     default = "default"
+    inline = "inline"
+    fold_constants = "fold_constants"
+    rewrite = "rewrite"
+    dead_code = "dead_code"
+    identities = "identities"
+    cse = "cse"
+    lift_constants = "lift_constants"
+    deduplicate_initializers = "deduplicate_initializers"
+    infer_shapes = "infer_shapes"
+    fuse_conv_affine = "fuse_conv_affine"
+    fuse_hardswish = "fuse_hardswish"
+    fuse_gemm = "fuse_gemm"
+    remove_expand = "remove_expand"
 
 
 class PrecisionName(StrEnum):
@@ -162,12 +174,12 @@ class ExportOptions:
 
     # The ONNX operator set; 18 to 25 are accepted.
     opset_version: int = 20
-    # none, or default: the passes of torch's own `ONNXProgram.optimize()`.
-    optimize: Optimize = Optimize.default
     # Try known ways round a failure before giving up; the verdict on what comes of it is no less strict.
     rescue: bool = True
     # Also measure what the deprecated TorchScript exporter needs for this model, in a process of its own.
     compare_torchscript: bool = False
+    # none; default: the passes of torch's own `ONNXProgram.optimize()`; or a list of passes (`PassName`), in order.
+    optimize: Any = "default"
 
 
 @dataclass

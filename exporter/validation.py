@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from exporter.arguments import ArgumentError, nest
 from exporter.axes import AxisError, evaluate_axis, names_in_axis
 from exporter.errors import ConfigError
-from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec
+from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec, PassName
 from exporter.suggestion import suggest
 
 __all__ = ["OPSET_RANGE", "find_problems", "require_valid"]
@@ -56,12 +57,27 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
     low, high = OPSET_RANGE
     if not low <= spec.export.opset_version <= high:
         yield f"export.opset_version: {spec.export.opset_version} is not within {low} to {high}"
+    yield from _find_pass_problems(spec.export.optimize)
     for key in ("rtol", "atol"):
         if not 0 <= getattr(spec.precision, key) < float("inf"):
             yield f"precision.{key}: {getattr(spec.precision, key)} must be a number of at least 0"
     if spec.parity.max_input_elements < 1:
         yield f"parity.max_input_elements: {spec.parity.max_input_elements} must be at least 1"
     yield from _find_model_problems(spec.model)
+
+
+def _find_pass_problems(optimize: Any) -> Iterator[str]:
+    place, known = "export.optimize", [member.value for member in PassName]
+    if not isinstance(optimize, str | list):
+        yield f"{place}: {optimize!r} is neither none, default nor a list of passes: {', '.join(known)}"
+        return
+    for name in [optimize] if isinstance(optimize, str) else optimize:
+        if name == "none" and isinstance(optimize, list):
+            yield f"{place}: none does not go into a list; write none alone, or the passes alone"
+        elif name not in (*known, "none"):
+            near = suggest(str(name), [*known, "none"])
+            meant = f"did you mean {near!r}? " if near else ""
+            yield f"{place}: there is no pass {name!r}; {meant}There are: none, {', '.join(known)}"
 
 
 def _find_model_problems(model: ModelSpec) -> Iterator[str]:

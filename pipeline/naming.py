@@ -38,7 +38,9 @@ def _name_override(override: str) -> str:
     last = key.removeprefix("model.") if key.startswith("model.") else key.rsplit(".", 1)[-1]
     short = _SHORT.get(last, last)
     joint = "" if not short or (re.fullmatch(r"\d+", value) and last in _SHORT) else "_"
-    text = f"{short}{joint}{value}"
+    # [fold_constants, cse] becomes fold_constants.cse: brackets and commas do not go into a directory's name.
+    listed = re.fullmatch(r"\[([a-z_]+(?:, *[a-z_]+)*)\]", value)
+    text = f"{short}{joint}{re.sub(r', *', '.', listed[1]) if listed else value}"
     return text if re.fullmatch(r"[A-Za-z0-9._-]+", text) and len(text) <= 40 else f"{last}_{_hash(override)}"
 
 

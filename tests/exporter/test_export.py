@@ -18,7 +18,6 @@ from exporter import (
     Fill,
     FillKind,
     Input,
-    Optimize,
     Output,
     Status,
     Step,
@@ -340,7 +339,7 @@ def test_two_keys_that_come_to_one_name_are_never_given_to_one_output(tmp_path):
     assert result.status is Status.failed or all(name.startswith("a_b") for name in names)
 
 
-@pytest.mark.parametrize("optimize", list(Optimize))
+@pytest.mark.parametrize("optimize", ["none", "default", ["identities", "cse"]])
 def test_an_input_that_is_returned_as_it_came_is_an_output(tmp_path, optimize):
     spec = faulty_models.make_spec()
     spec.export.optimize = optimize
@@ -461,15 +460,15 @@ class FoldsConstants(nn.Module):
 
 def test_optimizing_is_a_choice(tmp_path):
     nodes = {}
-    for optimize in Optimize:
+    for optimize in ("none", "default"):
         spec = faulty_models.make_spec()
         spec.export.optimize = optimize
-        result = passed(FoldsConstants(), tmp_path / optimize.value, spec)
+        result = passed(FoldsConstants(), tmp_path / optimize, spec)
         nodes[optimize] = (result.num_nodes_captured, result.num_nodes)
-    captured, kept = nodes[Optimize.none]
+    captured, kept = nodes["none"]
     assert captured == kept
-    assert nodes[Optimize.default][0] == captured
-    assert nodes[Optimize.default][1] < captured
+    assert nodes["default"][0] == captured
+    assert nodes["default"][1] < captured
 
 
 # --- what a result tells

@@ -48,7 +48,9 @@ def test_a_failure_before_any_step_says_so(perceptron):
 
 
 def test_sections_without_content_are_left_out(perceptron):
-    text = render_report(failed(perceptron.result, cases=[], dims=[], inputs=[], outputs=[], steps=[], versions={}))
+    text = render_report(
+        failed(perceptron.result, cases=[], dims=[], inputs=[], outputs=[], passes=[], steps=[], versions={})
+    )
     assert "## " not in text
 
 

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from exporter import ExportDirectory, ExportOptions, FailureKind, Optimize, Status, Step, export
+from exporter import ExportDirectory, ExportOptions, FailureKind, Status, Step, export
 from exporter.result import Rung
 
 
@@ -93,6 +93,6 @@ def test_without_passes_there_is_nothing_to_turn_off(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "exporter.sequence.optimize.optimize", lambda program, passes: negate_output(program.model.graph)
     )
-    result = export(spec_with(optimize=Optimize.none), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = export(spec_with(optimize="none"), tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     assert result.rescues == []

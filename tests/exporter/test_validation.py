@@ -4,7 +4,7 @@ import faulty_models
 import pytest
 
 from exporter.errors import ConfigError, ExitCode
-from exporter.spec import Dim, DType, Fill, FillKind, Input, Output
+from exporter.spec import Dim, DType, Fill, FillKind, Input, Output, PassName
 from exporter.validation import OPSET_RANGE, find_problems, require_valid
 
 
@@ -53,6 +53,33 @@ def test_an_opset_outside_the_range_is_refused(opset, ok):
     found = problems_after(lambda spec: setattr(spec.export, "opset_version", opset))
     assert found == ([] if ok else [f"export.opset_version: {opset} is not within 18 to 25"])
     assert OPSET_RANGE == (18, 25)
+
+
+@pytest.mark.parametrize(
+    "value", ["none", "default", "cse", [], ["cse"], ["fold_constants", "cse", "fold_constants"], list(PassName)]
+)
+def test_the_passes_may_be_a_word_or_a_list(value):
+    assert problems_after(lambda spec: setattr(spec.export, "optimize", value)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("defualt", "there is no pass 'defualt'; did you mean 'default'? There are: none, default, inline, "),
+        (
+            ["cse", "fold_constant"],
+            "there is no pass 'fold_constant'; did you mean 'fold_constants'? There are: none, ",
+        ),
+        (["none", "cse"], "none does not go into a list; write none alone, or the passes alone"),
+        ([3], "there is no pass 3; There are: "),
+        (True, "True is neither none, default nor a list of passes: default, inline, "),
+        (None, "None is neither none, default nor a list of passes: "),
+        ({"cse": 1}, "{'cse': 1} is neither none, default nor a list of passes: "),
+    ],
+)
+def test_a_pass_that_there_is_not_is_refused_with_the_nearest_right_name(value, problem):
+    (found,) = problems_after(lambda spec: setattr(spec.export, "optimize", value))
+    assert found.startswith(f"export.optimize: {problem}")
 
 
 @pytest.mark.parametrize("key", ["rtol", "atol"])

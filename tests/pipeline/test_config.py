@@ -6,7 +6,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from exporter.errors import ConfigError, ExitCode
-from exporter.spec import DType, ExportSpec, FillKind, Optimize
+from exporter.spec import DType, ExportSpec, FillKind
 from exporter.validation import find_problems
 from pipeline.cli import run
 from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
@@ -57,7 +57,7 @@ def test_the_zoo_release_lists_every_shipped_model_once():
 def test_values_from_files_and_the_command_line_are_typed():
     spec = compose_job("+model=bert", "export.opset_version=18", "export.optimize=none", "model.dims.batch.max=16")
     assert spec.export.opset_version == 18
-    assert spec.export.optimize is Optimize.none
+    assert spec.export.optimize == "none"
     assert spec.model.dims["batch"].max == 16
     assert spec.model.inputs["input_ids"].dtype is DType.int64
     assert spec.model.inputs["input_ids"].fill.kind is FillKind.randint
@@ -243,3 +243,14 @@ def test_a_config_file_that_is_no_yaml_is_a_config_error_that_names_the_file(tmp
     assert "bug in modelpress" not in captured.err
     assert code is ExitCode.CONFIG
     assert "broken.yaml" in captured.err
+
+
+def test_a_list_of_passes_comes_from_the_command_line_as_one():
+    spec = compose_job("+model=mlp", "export.optimize=[fold_constants,cse]")
+    assert spec.export.optimize == ["fold_constants", "cse"]
+    assert spec.id == "mlp-optimize_fold_constants.cse"
+
+
+def test_a_misspelt_pass_is_told_with_the_right_one():
+    told = explain("+model=mlp", "export.optimize=[fold_constants,cze]")
+    assert told.startswith("mlp: export.optimize: there is no pass 'cze'; did you mean 'cse'? ")

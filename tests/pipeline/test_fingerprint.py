@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.directory import hash_file
-from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Optimize, Precision, PrecisionName
+from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.versions import library_versions
 from pipeline import fingerprint, source_code
 from pipeline.fingerprint import explain_change, take_fingerprint
@@ -111,7 +111,7 @@ def test_two_processes_with_different_hash_seeds_take_the_same(project):
     ("change", "reason"),
     [
         ({"export": ExportOptions(opset_version=21)}, "opset_version 20 -> 21"),
-        ({"export": ExportOptions(optimize=Optimize.none)}, "optimize default -> none"),
+        ({"export": ExportOptions(optimize="none")}, "optimize default -> none"),
         ({"precision": Precision(PrecisionName.fp32, rtol=0.2, atol=0.1)}, "rtol 0.1 -> 0.2"),
         ({"model": make_spec(seed=3).model}, "seed 0 -> 3"),
         ({"id": "other"}, "id net -> other"),
