@@ -71,6 +71,15 @@ class ExportDirectory:
         return self.path / "model.onnx.data"
 
     @property
+    def ort_model(self) -> Path:
+        """The model after ONNX Runtime's own optimisations, where `export.ort_optimized` asks for it."""
+        return self.path / "model.ort.onnx"
+
+    @property
+    def ort_model_data(self) -> Path:
+        return self.path / "model.ort.onnx.data"
+
+    @property
     def spec(self) -> Path:
         return self.path / "spec.json"
 
@@ -117,7 +126,8 @@ class ExportDirectory:
     def clear(self) -> None:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         shutil.rmtree(self.scratch.path, ignore_errors=True)
-        for path in (self.result, self.model, self.model_data, self.report, self.torch_report, self.current_step):
+        models = (self.model, self.model_data, self.ort_model, self.ort_model_data)
+        for path in (self.result, *models, self.report, self.torch_report, self.current_step):
             path.unlink(missing_ok=True)
 
     def read_spec(self) -> ExportSpec:
@@ -156,7 +166,7 @@ class ExportDirectory:
         """Size and sha256 of the model's files."""
         return [
             FileRecord(path=path.name, size_bytes=path.stat().st_size, sha256=hash_file(path))
-            for path in (self.model, self.model_data)
+            for path in (self.model, self.model_data, self.ort_model, self.ort_model_data)
             if path.exists()
         ]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter import build, capture, check, inputs, measure, optimize, parity, rescue, save
+from exporter import build, capture, check, inputs, measure, optimize, ort_optimized, parity, rescue, save
 from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
@@ -92,5 +92,9 @@ class _Attempt:
             findings["dims"] = parity.prove_dims(spec, records)
             parity.judge(records, assumptions)
             del session
+            if spec.export.ort_optimized:
+                ort_optimized.write_optimized(directory)
+                ort_optimized.prove_optimized(directory, self.module, spec, cases[0], graph.outputs, self.threads)
+                findings["files"] = directory.record_files()
         with self.recorder.step(Step.measure):
             findings["latency_s"] = measure.measure_latency(directory.model, example, self.threads)

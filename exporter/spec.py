@@ -180,6 +180,8 @@ class ExportOptions:
     compare_torchscript: bool = False
     # none; default: the passes of torch's own `ONNXProgram.optimize()`; or a list of passes (`PassName`), in order.
     optimize: Any = "default"
+    # Write also model.ort.onnx: optimized by ONNX Runtime ("extended" level), for ONNX Runtime on the CPU alone.
+    ort_optimized: bool = False
 
 
 @dataclass
