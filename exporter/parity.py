@@ -1,6 +1,7 @@
 """The parity step: the saved file in ONNX Runtime against the original eager module, over every case."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from exporter.axes import AxisError, evaluate_axis
 from exporter.cases import Case
 from exporter.comparison import NONFINITE, compare, same_bits
 from exporter.errors import FailureKind, StepError
+from exporter.float64_run import Float64Run
 from exporter.inputs import make_inputs
+from exporter.noise_floor import measure_noise
 from exporter.result import CaseRecord, DimRecord, OutputParity, TensorRecord
 from exporter.spec import ExportSpec
 from exporter.structures import open_dataclasses
@@ -79,6 +82,7 @@ def run_cases(
             disagrees with itself.
     """
     arguments = arguments_of(module, spec.model)
+    float64 = Float64Run(module, spec.parity.noise_floor)
     for index, case in enumerate(cases):
         inputs = make_inputs(spec.model, case)
         expected = _run_torch(module, arguments, inputs, case)
@@ -95,19 +99,22 @@ def run_cases(
             )
         for record in outputs:
             _require_declared_shape(record, actual[record.name].shape, case)
+        compared = [
+            compare(name, wanted, found, spec.precision, allow_nonfinite=_allows_nonfinite(spec, name))
+            for wanted, (name, found) in zip(expected, actual.items(), strict=True)
+        ]
+        exact = float64.run(arguments.arrange(inputs), expected)
         yield CaseRecord(
             name=case.name,
             sizes=dict(case.sizes),
             seed=case.seed,
-            outputs=[
-                compare(name, wanted, found, spec.precision, allow_nonfinite=_allows_nonfinite(spec, name))
-                for wanted, (name, found) in zip(expected, actual.items(), strict=True)
-            ],
+            outputs=compared if exact is None else _add_noise(compared, expected, list(actual.values()), exact, spec),
+            noise_reason=float64.reason,
         )
 
 
 def judge(cases: list[CaseRecord], assumptions: Sequence[Assumption] = ()) -> None:
-    """Turn a miss in any case into the verdict.
+    """Turn a miss in any case into the verdict; where there is a noise floor, `noise_floor.settle` comes before.
 
     Args:
         cases: All that were run.
@@ -131,7 +138,10 @@ def judge(cases: list[CaseRecord], assumptions: Sequence[Assumption] = ()) -> No
         if names == {case.name for case in cases if not one.holds_for(case.sizes)}:
             raise StepError(FailureKind.dim_narrowed, f"the graph holds for {one.text} only: {cause}")
     kind = FailureKind.nonfinite if output.reason.startswith(NONFINITE) else FailureKind.parity_failed
-    raise StepError(kind, cause)
+    hint = ""
+    if output.noise is not None and output.num_mismatched == 0:
+        hint = "rtol and atol alone would pass it: try export.optimize=none; docs/parity.md says what is measured here"
+    raise StepError(kind, cause, hint)
 
 
 def prove_dims(spec: ExportSpec, cases: list[CaseRecord]) -> list[DimRecord]:
@@ -146,6 +156,20 @@ def prove_dims(spec: ExportSpec, cases: list[CaseRecord]) -> list[DimRecord]:
             proven_sizes=sorted({case.sizes[name] for case in held}),
         )
         for name, dim in spec.model.dims.items()
+    ]
+
+
+def _add_noise(
+    compared: list[OutputParity],
+    expected: list[NDArray[Any]],
+    actual: list[NDArray[Any]],
+    exact: list[NDArray[Any]],
+    spec: ExportSpec,
+) -> list[OutputParity]:
+    return [
+        # What could not be subtracted has no error to measure.
+        output if output.max_abs_diff is None else replace(output, noise=measure_noise(*three, spec.precision))
+        for output, three in zip(compared, zip(expected, actual, exact, strict=True), strict=True)
     ]
 
 

@@ -25,6 +25,7 @@ def render_report(result: ExportResult) -> str:
         _render_signature(result),
         _render_dims(result),
         _render_parity(result),
+        _render_noise(result),
         _render_passes(result),
         _render_steps(result),
         _render_torchscript(result),
@@ -95,6 +96,29 @@ def _render_parity(result: ExportResult) -> str:
             for output in case.outputs
         ),
     )
+
+
+def _render_noise(result: ExportResult) -> str:
+    """PyTorch's error and ONNX Runtime's, side by side; docs/parity.md says how they judge."""
+    table = _table(
+        f"Noise floor (limit {result.spec.parity.max_noise_ratio:g})",
+        ("case", "output", "verdict", "ratio", "PyTorch rms", "ONNX Runtime rms", "PyTorch max", "ONNX Runtime max"),
+        (
+            (
+                case.name,
+                output.output,
+                noise.verdict,
+                _number(noise.ratio),
+                *map(_number, (noise.torch.rms, noise.ort.rms, noise.torch.max, noise.ort.max)),
+            )
+            for case in result.cases
+            for output in case.outputs
+            if (noise := output.noise) is not None
+        ),
+    )
+    reasons = {case.noise_reason: case.name for case in reversed(result.cases) if case.noise_reason}
+    missing = [f"No noise floor from case {name} on: {_text(reason)}." for reason, name in reasons.items()]
+    return "\n\n".join(part for part in (table, *missing) if part)
 
 
 def _render_passes(result: ExportResult) -> str:

@@ -13,9 +13,12 @@ __all__ = [
     "ExportResult",
     "Failure",
     "FileRecord",
+    "NoiseRecord",
+    "NoiseVerdict",
     "OutputParity",
     "PassRecord",
     "RescueRecord",
+    "RoundingError",
     "Rung",
     "Status",
     "Step",
@@ -146,6 +149,44 @@ class DimRecord:
     proven_sizes: list[int]
 
 
+class NoiseVerdict(StrEnum):
+    """What PyTorch's own rounding error says of an output; docs/parity.md has the limits."""
+
+    # Right, whatever the tolerance says.
+    right = "right"
+    # Between the two, or not known: the tolerance decides.
+    open = "open"
+    # Wrong, even if within the tolerance.
+    wrong = "wrong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundingError:
+    """How far float32 results are from those in float64, over the elements of one output."""
+
+    rms: float
+    max: float
+    # The part that all elements share: in the mean of the errors, or along the exact values.
+    drift: float
+    # The largest error as a multiple of what rtol and atol allow that element; None where they allow nothing.
+    in_tolerances: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseRecord:
+    """One output in one case against the module run in float64."""
+
+    num_elements: int
+    # Root mean square and largest magnitude of the exact values.
+    scale: float
+    peak: float
+    torch: RoundingError
+    ort: RoundingError
+    # ONNX Runtime's error in multiples of PyTorch's; None where PyTorch's is no measure.
+    ratio: float | None = None
+    verdict: NoiseVerdict = NoiseVerdict.open
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputParity:
     """One output in one case: ONNX Runtime against PyTorch.
@@ -162,6 +203,8 @@ class OutputParity:
     max_rel_diff: float | None
     # Empty if passed, else what is wrong in a few words.
     reason: str = ""
+    # None where there was no float64 run to compare with, or the output has no float32 to compare.
+    noise: NoiseRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +215,8 @@ class CaseRecord:
     sizes: dict[str, int]
     seed: int
     outputs: list[OutputParity]
+    # Why there was no float64 run; empty where there was one, or none was asked for.
+    noise_reason: str = ""
 
     @property
     def passed(self) -> bool:
@@ -268,6 +313,12 @@ class ExportResult:
     def max_rel_diff(self) -> float | None:
         """The largest relative difference over all outputs and cases; None where none could be taken."""
         return self._largest("max_rel_diff")
+
+    @property
+    def max_noise_ratio(self) -> float | None:
+        """ONNX Runtime's largest error in multiples of PyTorch's own; None where that is not known."""
+        noises = [output.noise for case in self.cases for output in case.outputs if output.noise is not None]
+        return max((noise.ratio for noise in noises if noise.ratio is not None), default=None)
 
     def peak_bytes(self, *steps: Step) -> int | None:
         """Peak memory of the given steps above the baseline; None where it was not read."""

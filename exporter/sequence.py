@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter import build, capture, check, inputs, measure, optimize, ort_optimized, parity, rescue, save
+from exporter import build, capture, check, inputs, measure, noise_floor, optimize, ort_optimized, parity, rescue, save
 from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
@@ -89,6 +89,7 @@ class _Attempt:
             findings["cases"] = records
             # One by one: the cases before a failure stay on record.
             records.extend(parity.run_cases(session, self.module, spec, cases, graph.outputs))
+            records[:] = noise_floor.settle(records, spec.parity)
             findings["dims"] = parity.prove_dims(spec, records)
             parity.judge(records, assumptions)
             del session

@@ -17,6 +17,7 @@ __all__ = [
     "FillKind",
     "Input",
     "ModelSpec",
+    "NoiseFloor",
     "Output",
     "ParityOptions",
     "PassName",
@@ -80,6 +81,13 @@ class PassName(StrEnum):
     fuse_hardswish = "fuse_hardswish"
     fuse_gemm = "fuse_gemm"
     remove_expand = "remove_expand"
+
+
+class NoiseFloor(StrEnum):
+    """Whether PyTorch's own rounding error is measured, and judges beside the tolerance."""
+
+    auto = "auto"
+    off = "off"
 
 
 class PrecisionName(StrEnum):
@@ -198,10 +206,15 @@ class Precision:
 
 @dataclass
 class ParityOptions:
-    """How far the parity cases go."""
+    """How far the parity cases go, and what judges them beside the tolerance."""
 
     # A dim is tried at its maximum as far as the inputs of one case stay under this many elements.
     max_input_elements: int = 4_194_304
+    # auto: run the module in float64 too where memory allows, and hold ONNX Runtime's error against PyTorch's own. off:
+    # the tolerance alone judges.
+    noise_floor: NoiseFloor = NoiseFloor.auto
+    # How many times PyTorch's own rounding error is wrong, however small; docs/parity.md says where 16 comes from.
+    max_noise_ratio: float = 16.0
 
 
 @dataclass

@@ -63,6 +63,8 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
             yield f"precision.{key}: {getattr(spec.precision, key)} must be a number of at least 0"
     if spec.parity.max_input_elements < 1:
         yield f"parity.max_input_elements: {spec.parity.max_input_elements} must be at least 1"
+    if not 1 <= spec.parity.max_noise_ratio < float("inf"):
+        yield f"parity.max_noise_ratio: {spec.parity.max_noise_ratio} must be a number of at least 1"
     yield from _find_model_problems(spec.model)
 
 
