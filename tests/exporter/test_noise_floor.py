@@ -146,7 +146,7 @@ def test_an_export_fails_for_a_bug_within_the_tolerance_and_passes_without_the_n
     spec = replace(make_spec(), precision=LOOSE)
     result = export(spec, tmp_path, Ambiguous().eval(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
-    assert "times PyTorch's own rounding error (limit 16)" in result.failure.cause
+    assert "times PyTorch's own rounding error (limit 24)" in result.failure.cause
     assert result.max_noise_ratio > 30
     assert all(dim.proven_sizes == [] for dim in result.dims)
     blind = replace(spec, parity=ParityOptions(noise_floor=NoiseFloor.off))
@@ -186,10 +186,10 @@ def test_one_wrong_element_of_a_million_is_caught():
     error[123_456] = 5e-4
     (output,) = settled(case_of(exact, noisy(4 * EPS, 1_000_000), error))
     assert (output.passed, output.num_mismatched, output.noise.verdict) == (False, 0, NoiseVerdict.wrong)
-    assert output.reason.endswith("times PyTorch's own rounding error (limit 16)")
+    assert output.reason.endswith("times PyTorch's own rounding error (limit 24)")
 
 
-@pytest.mark.parametrize("wrong", [lambda exact: 24 * EPS, lambda exact: 24 * EPS * exact], ids=["bias", "gain"])
+@pytest.mark.parametrize("wrong", [lambda exact: 40 * EPS, lambda exact: 40 * EPS * exact], ids=["bias", "gain"])
 def test_a_small_error_that_all_elements_share_is_caught_under_the_noise(wrong):
     exact = draw(100_000)
     torch_error, ort_error = noisy(8 * EPS, 100_000), noisy(8 * EPS, 100_000, seed=2)

@@ -18,6 +18,7 @@ from exporter import (
     FillKind,
     Input,
     ModelSpec,
+    NoiseFloor,
     Output,
     ParityOptions,
     Precision,
@@ -26,7 +27,17 @@ from exporter import (
     Step,
 )
 from exporter.plain_data import DataError, flatten, from_plain, to_plain
-from exporter.result import CaseRecord, DimRecord, FileRecord, OutputParity, StepRecord, TensorRecord
+from exporter.result import (
+    CaseRecord,
+    DimRecord,
+    FileRecord,
+    NoiseRecord,
+    NoiseVerdict,
+    OutputParity,
+    RoundingError,
+    StepRecord,
+    TensorRecord,
+)
 
 SPEC = ExportSpec(
     id="a-1",
@@ -44,7 +55,7 @@ SPEC = ExportSpec(
     ),
     precision=Precision(name=PrecisionName.fp32, rtol=1e-3, atol=0.0),
     export=ExportOptions(opset_version=18, optimize=["fold_constants", "cse"]),
-    parity=ParityOptions(max_input_elements=1000),
+    parity=ParityOptions(max_input_elements=1000, noise_floor=NoiseFloor.off, max_noise_ratio=8.0),
 )
 
 RESULT = ExportResult(
@@ -73,8 +84,18 @@ RESULT = ExportResult(
                     max_abs_diff=None,
                     max_rel_diff=0.25,
                     reason="why",
+                    noise=NoiseRecord(
+                        num_elements=4,
+                        scale=1.0,
+                        peak=2.0,
+                        torch=RoundingError(rms=1e-8, max=2e-8, drift=0.0, in_tolerances=None),
+                        ort=RoundingError(rms=1e-6, max=2e-6, drift=1e-7, in_tolerances=0.5),
+                        ratio=100.0,
+                        verdict=NoiseVerdict.wrong,
+                    ),
                 )
             ],
+            noise_reason="why not",
         )
     ],
     files=[FileRecord(path="model.onnx", size_bytes=3, sha256="ab")],

@@ -112,3 +112,23 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_header(perceptron):
     result = replace(perceptron.result, versions={"a|b": "1|2"})
     table = render_report(result).split("## Versions\n\n")[1].splitlines()
     assert table == ["| library | version |", "|---|---|", "| a\\|b | 1\\|2 |"]
+
+
+def test_pytorchs_error_stands_beside_that_of_onnx_runtime(perceptron):
+    text = render_report(perceptron.result)
+    assert "## Noise floor (limit 24)" in text
+    noise = perceptron.result.cases[1].outputs[0].noise
+    errors = (noise.ratio, noise.torch.rms, noise.ort.rms, noise.torch.max, noise.ort.max)
+    assert f"| minimum | y | right | {' | '.join(f'{error:.3g}' for error in errors)} |" in text
+
+
+def test_why_there_is_no_noise_floor_is_told_once(perceptron):
+    cases = [
+        replace(case, outputs=[replace(output, noise=None) for output in case.outputs], noise_reason="no | room")
+        for case in perceptron.result.cases
+    ]
+    text = render_report(replace(perceptron.result, cases=[perceptron.result.cases[0], *cases[1:]]))
+    assert text.count("No noise floor from case minimum on: no \\| room.") == 1
+    text = render_report(replace(perceptron.result, cases=cases))
+    assert "No noise floor from case example on: no \\| room." in text
+    assert "## Noise floor" not in text

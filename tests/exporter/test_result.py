@@ -70,3 +70,12 @@ def test_the_delta_of_a_step_is_its_peak_above_its_start(peak, start, delta):
 @pytest.mark.parametrize(("step", "text"), [(Step.check, "check: killed: why"), (None, "start: killed: why")])
 def test_a_failure_reads_as_step_kind_and_cause(step, text):
     assert str(Failure(step=step, kind=FailureKind.killed, cause="why", hint="")) == text
+
+
+def test_the_largest_noise_ratio_is_over_what_is_known(perceptron):
+    assert 0 < perceptron.result.max_noise_ratio < 4
+    known = perceptron.result.cases[0].outputs[0]
+    noises = [replace(known.noise, ratio=ratio) for ratio in (2.0, None, 5.0)]
+    outputs = [replace(known, noise=noise) for noise in (*noises, None)]
+    assert replace(perceptron.result, cases=[case(*outputs[:2]), case(*outputs[2:])]).max_noise_ratio == 5
+    assert replace(perceptron.result, cases=[case(outputs[1], outputs[3])]).max_noise_ratio is None

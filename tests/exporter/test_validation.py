@@ -250,3 +250,9 @@ def test_these_fills_fit_every_dtype(dtype):
     for kind in (FillKind.randint, FillKind.arange, FillKind.ones, FillKind.zeros, FillKind.constant):
         fill = Fill(kind)
         assert problems_after(lambda spec, fill=fill: spec.model.inputs.update(x=Input(["n", 8], dtype, fill))) == []
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, float("inf"), float("nan")])
+def test_a_limit_on_noise_that_pytorch_itself_would_miss_is_refused(value):
+    found = problems_after(lambda spec: setattr(spec.parity, "max_noise_ratio", value))
+    assert found == [f"parity.max_noise_ratio: {value} must be a number of at least 1"]
