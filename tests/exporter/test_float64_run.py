@@ -118,7 +118,7 @@ def test_the_module_its_arguments_and_the_default_dtype_are_left_as_they_are():
 
     module, x = Counts().eval(), draw(3, 8)
     state = copy.deepcopy(module.state_dict())
-    found = Float64Run(module, NoiseFloor.auto).run({"x": x}, [np.zeros((3, 8), np.float32)])
+    found = Float64Run(module, NoiseFloor.auto).run(Call((), {"x": x}), [np.zeros((3, 8), np.float32)])
     assert found is not None
     assert torch.equal(x, draw(3, 8))
     assert torch.get_default_dtype() is torch.float32
@@ -193,7 +193,7 @@ def test_after_a_failure_no_further_run_is_tried():
     module = Module(lambda x, weight: calls.append(x.dtype) or require_float32(x, weight))
     float64 = Float64Run(module.eval(), NoiseFloor.auto)
     for _ in range(2):
-        assert float64.run({"x": draw(3, 8)}, [np.zeros((3, 8), np.float32)]) is None
+        assert float64.run(Call((), {"x": draw(3, 8)}), [np.zeros((3, 8), np.float32)]) is None
         assert "float32 only" in float64.reason
     assert calls == [torch.float64]
 
@@ -203,19 +203,19 @@ def test_too_little_memory_is_a_reason_and_is_looked_at_anew_in_each_case(monkey
     float64 = Float64Run(Module(lambda x, weight: x * weight).eval(), NoiseFloor.auto)
     expected = [np.zeros((3, 8), np.float32)]
     monkeypatch.setattr(float64_run, "read_free_bytes", lambda: free)
-    assert float64.run({"x": draw(3, 8)}, expected) is None
+    assert float64.run(Call((), {"x": draw(3, 8)}), expected) is None
     assert float64.reason == f"{what} MiB are free"
     monkeypatch.setattr(float64_run, "read_free_bytes", lambda: 2**40)
-    assert float64.run({"x": draw(3, 8)}, expected) is not None
+    assert float64.run(Call((), {"x": draw(3, 8)}), expected) is not None
     assert float64.reason == ""
     monkeypatch.setattr(float64_run.memory, "read_peak_rss_bytes", lambda: 2**42)
-    assert float64.run({"x": draw(3, 8)}, expected) is None
+    assert float64.run(Call((), {"x": draw(3, 8)}), expected) is None
     assert float64.reason.startswith("the float64 run needs ")
 
 
 def test_off_is_no_run_and_no_reason():
     float64 = Float64Run(Module(require_float32), NoiseFloor.off)
-    assert float64.run({"x": draw(3, 8)}, [np.zeros((3, 8), np.float32)]) is None
+    assert float64.run(Call((), {"x": draw(3, 8)}), [np.zeros((3, 8), np.float32)]) is None
     assert float64.reason == ""
 
 
