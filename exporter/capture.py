@@ -49,6 +49,8 @@ class Captured:
     program: torch.onnx.ONNXProgram
     # Names for the graph's outputs, in order.
     output_names: list[str]
+    # Of the program, by the inputs' names.
+    placeholders: dict[str, str]
     ranges: list[DimRange]
     assumptions: list[Assumption]
     strategy: str
@@ -88,6 +90,7 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
     return Captured(
         program=program,
         output_names=output_names,
+        placeholders=placeholders,
         ranges=ranges,
         assumptions=read_assumptions(exported[-1], spec, find_placeholders(exported[-1], names)) if exported else [],
         strategy=str(getattr(program, "_capture_strategy", "") or ""),

@@ -26,7 +26,7 @@ from exporter.result import CaseRecord, DimRecord, OutputParity, TensorRecord
 from exporter.spec import ExportSpec
 from exporter.structures import open_dataclasses
 
-__all__ = ["judge", "open_session", "prove_dims", "run_cases"]
+__all__ = ["judge", "open_session", "prove_dims", "run_cases", "run_torch", "worst_miss"]
 
 
 def open_session(path: Path, *, prepack: bool, threads: int) -> ort.InferenceSession:
@@ -85,7 +85,7 @@ def run_cases(
     float64 = Float64Run(module, spec.parity.noise_floor)
     for index, case in enumerate(cases):
         inputs = make_inputs(spec.model, case)
-        expected = _run_torch(module, arguments, inputs, case)
+        expected = run_torch(module, arguments, inputs, case)
         actual = _run_ort(session, inputs, case)
         if len(expected) != len(actual):
             names = ", ".join(actual)
@@ -93,7 +93,7 @@ def run_cases(
                 FailureKind.interface_mismatch, f"forward returns {len(expected)} tensors, the graph gives {names}"
             )
         if index == 0:
-            _require_same("PyTorch", expected, _run_torch(module, arguments, inputs, case), list(actual))
+            _require_same("PyTorch", expected, run_torch(module, arguments, inputs, case), list(actual))
             _require_same(
                 "ONNX Runtime", list(actual.values()), list(_run_ort(session, inputs, case).values()), list(actual)
             )
@@ -123,17 +123,16 @@ def judge(cases: list[CaseRecord], assumptions: Sequence[Assumption] = ()) -> No
     Raises:
         StepError: With the worst output over all cases.
     """
-    missed = [(case, output) for case in cases for output in case.outputs if not output.passed]
-    if not missed:
+    worst = worst_miss(cases)
+    if worst is None:
         return
-    case, output = max(missed, key=lambda pair: _badness(pair[1]))
+    case, output = worst
     sizes = ", ".join(f"{name}={size}" for name, size in case.sizes.items())
     difference = "" if output.max_abs_diff is None else f", max_abs_diff {output.max_abs_diff:.3g}"
     cause = f"output {output.output!r}, case {case.name} ({sizes}): {output.reason}{difference}"
-    num_cases = len({case.name for case, _ in missed})
-    cause = f"{cause}; {num_cases} of {len(cases)} cases missed"
+    names = {case.name for case in cases if not case.passed}
+    cause = f"{cause}; {len(names)} of {len(cases)} cases missed"
     # Where an assumption is broken in all cases that missed, and in no other, it is to blame.
-    names = {case.name for case, _ in missed}
     for one in assumptions:
         if names == {case.name for case in cases if not one.holds_for(case.sizes)}:
             raise StepError(FailureKind.dim_narrowed, f"the graph holds for {one.text} only: {cause}")
@@ -142,6 +141,12 @@ def judge(cases: list[CaseRecord], assumptions: Sequence[Assumption] = ()) -> No
     if output.noise is not None and output.num_mismatched == 0:
         hint = "rtol and atol alone would pass it: try export.optimize=none; docs/parity.md says what is measured here"
     raise StepError(kind, cause, hint)
+
+
+def worst_miss(cases: list[CaseRecord]) -> tuple[CaseRecord, OutputParity] | None:
+    """The case and the output that say best what is wrong; None where all passed."""
+    missed = [(case, output) for case in cases for output in case.outputs if not output.passed]
+    return max(missed, key=lambda pair: _badness(pair[1]), default=None)
 
 
 def prove_dims(spec: ExportSpec, cases: list[CaseRecord]) -> list[DimRecord]:
@@ -183,9 +188,14 @@ def _allows_nonfinite(spec: ExportSpec, output: str) -> bool:
     return declared is not None and declared.nonfinite
 
 
-def _run_torch(
+def run_torch(
     module: nn.Module, arguments: Arguments, inputs: Mapping[str, torch.Tensor], case: Case
 ) -> list[NDArray[Any]]:
+    """The tensors that the eager module returns, in order.
+
+    Raises:
+        StepError: It fails.
+    """
     # Clones: a forward that writes to its arguments must not change what ONNX Runtime is given.
     call = arguments.arrange({name: tensor.clone() for name, tensor in inputs.items()})
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from exporter.result import DimRecord, ExportResult, Status, TensorRecord
+from exporter.result import DimRecord, Divergence, ExportResult, Status, TensorRecord
 
 __all__ = ["render_report"]
 
@@ -22,6 +22,7 @@ def render_report(result: ExportResult) -> str:
     sections = [
         f"# {_text(result.id)}: {result.status}",
         _render_verdict(result),
+        _render_divergence(result.divergence),
         _render_signature(result),
         _render_dims(result),
         _render_parity(result),
@@ -46,6 +47,29 @@ def _render_verdict(result: ExportResult) -> str:
             f"- cause: {_text(failure.cause)}",
             f"- what to do: {_text(failure.hint)}",
         )
+    )
+
+
+def _render_divergence(found: Divergence | None) -> str:
+    if found is None:
+        return ""
+    module = f"`{_text(found.module)}`" if found.module else "the model itself"
+    facts = [
+        ("node", f"`{_text(found.node)}` ({_text(found.op_type)})" if found.node else ""),
+        ("value", f"`{_text(found.value)}`" if found.value else ""),
+        ("torch module", module if found.node else ""),
+        ("source", f"`{_text(found.source)}`" if found.source else ""),
+        ("torch gives", found.expected),
+        ("ONNX Runtime gives", found.actual),
+        ("max_abs_diff", "" if found.max_abs_diff is None else _number(found.max_abs_diff)),
+        ("roundings of its largest element", "" if found.roundings is None else f"{found.roundings:.4g}"),
+        ("the most before it", "" if found.roundings_before is None else f"{found.roundings_before:.4g}"),
+        ("made by", _text(", ".join(found.suspects))),
+    ]
+    lines = [f"- {name}: {value}" for name, value in facts if value]
+    effort = f"{found.num_compared} values compared in {found.num_sessions} runs of ONNX Runtime."
+    return "\n".join(
+        (f"## Where it went wrong, case {_text(found.case)}", "", f"{_text(found.summary)}.", "", *lines, "", effort)
     )
 
 

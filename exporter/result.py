@@ -10,9 +10,11 @@ __all__ = [
     "SCHEMA_VERSION",
     "CaseRecord",
     "DimRecord",
+    "Divergence",
     "ExportResult",
     "Failure",
     "FileRecord",
+    "Finding",
     "NoiseRecord",
     "NoiseVerdict",
     "OutputParity",
@@ -223,6 +225,51 @@ class CaseRecord:
         return all(output.passed for output in self.outputs)
 
 
+class Finding(StrEnum):
+    """What the search for a divergence came to."""
+
+    # One value of the graph is not what torch makes of the values before it.
+    value = "value"
+    # The captured program gives other outputs than forward: something was fixed at capture.
+    capture = "capture"
+    # The file is right; what ONNX Runtime makes of it when it loads it is not.
+    runtime = "runtime"
+    # Each operator is right to within rounding: the errors add up.
+    rounding = "rounding"
+    # torch and ONNX Runtime agree on a NaN or an infinity, and this is where it begins.
+    nonfinite = "nonfinite"
+    # The search could not be made, or failed; the summary says why.
+    unknown = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """Where, in one case that parity failed in, torch and ONNX Runtime part first."""
+
+    finding: Finding
+    # One line that says it all.
+    summary: str
+    case: str
+    # The rest is empty where no single value is to blame. Value and node are named as in the saved graph.
+    value: str = ""
+    node: str = ""
+    op_type: str = ""
+    # Dotted path of the torch module, and "file.py:12: code" of the line in it.
+    module: str = ""
+    source: str = ""
+    # Other nodes that the value is made by, back to values that agree: the optimizer left nothing to compare there.
+    suspects: list[str] = field(default_factory=list)
+    # At the worst element; strings, because they may be NaN or infinite.
+    expected: str = ""
+    actual: str = ""
+    max_abs_diff: float | None = None
+    # The difference in roundings of the value's largest element, and the most that any value before it has.
+    roundings: float | None = None
+    roundings_before: float | None = None
+    num_compared: int = 0
+    num_sessions: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
     """A file of the export, by its name in the export's directory."""
@@ -274,6 +321,8 @@ class ExportResult:
     outputs: list[TensorRecord] = field(default_factory=list)
     dims: list[DimRecord] = field(default_factory=list)
     cases: list[CaseRecord] = field(default_factory=list)
+    # Searched for where parity failed.
+    divergence: Divergence | None = None
     files: list[FileRecord] = field(default_factory=list)
     capture_strategy: str = ""
     num_parameters: int = 0

@@ -14,9 +14,11 @@ from exporter import build, capture, check, inputs, measure, noise_floor, optimi
 from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
+from exporter.divergence import DivergenceSearch
 from exporter.result import CaseRecord, PassRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepRecorder
+from exporter.trace import read_trace
 
 __all__ = ["run_steps", "set_threads"]
 
@@ -75,10 +77,11 @@ class _Attempt:
             passes.extend(optimize.optimize(captured.program, spec))
             findings["num_nodes"] = optimize.count_nodes(captured.program)
         with self.recorder.step(Step.save):
+            trace = read_trace(captured)
             save.save(captured, directory)
             findings["files"] = directory.record_files()
             ranges, assumptions = captured.ranges, captured.assumptions
-            # The program holds on to a copy of every folded initializer.
+            # The program holds on to a copy of every folded initializer; the trace does not.
             del captured
         with self.recorder.step(Step.check):
             graph = check.check(directory.model, spec, ranges, cases)
@@ -88,10 +91,12 @@ class _Attempt:
             records: list[CaseRecord] = []
             findings["cases"] = records
             # One by one: the cases before a failure stay on record.
-            records.extend(parity.run_cases(session, self.module, spec, cases, graph.outputs))
-            records[:] = noise_floor.settle(records, spec.parity)
-            findings["dims"] = parity.prove_dims(spec, records)
-            parity.judge(records, assumptions)
+            search = DivergenceSearch(trace, spec, self.module, directory.model, self.threads)
+            with search.explains(cases, records, findings):
+                records.extend(parity.run_cases(session, self.module, spec, cases, graph.outputs))
+                records[:] = noise_floor.settle(records, spec.parity)
+                findings["dims"] = parity.prove_dims(spec, records)
+                parity.judge(records, assumptions)
             del session
             if spec.export.ort_optimized:
                 ort_optimized.write_optimized(directory)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from exporter import float64_run, free_memory
+from exporter.arguments import Call
 from exporter.float64_run import Float64Run
 from exporter.spec import NoiseFloor
 
@@ -20,7 +21,7 @@ def run(module, **arguments):
         returned = module.eval()(**copy.deepcopy(arguments))
     expected = [tensor.numpy() for tensor in torch.utils._pytree.tree_leaves(returned)]
     float64 = Float64Run(module, NoiseFloor.auto)
-    return float64.run(arguments, expected), float64.reason
+    return float64.run(Call((), arguments), expected), float64.reason
 
 
 def draw(*shape):

@@ -53,6 +53,23 @@ class Perceptron(nn.Module):
         return torch.relu(self.linear(x))
 
 
+class Encodes(nn.Module):
+    """No fault; a transformer of four layers, deep enough to lose a fault in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu")
+        self.encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 3)
+        # As they are made they are ones and zeros, which the optimizer merges into one initializer for all layers.
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
+
+    def forward(self, x):
+        return self.head(self.encoder(x))
+
+
 class Doubles(nn.Module):
     """No fault, and no weights: the data file would be empty."""
 
