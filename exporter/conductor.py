@@ -11,6 +11,7 @@ from exporter import memory
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError
 from exporter.report import render_report
+from exporter.repro import write_bundle
 from exporter.result import ExportResult, Failure, Status, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepFailed, StepRecorder
@@ -79,7 +80,7 @@ def export(
     if failure is None and spec.export.compare_torchscript:
         findings["torchscript"] = compare_with_torchscript(target, is_built=module is None, threads=num_threads)
     result = describe_result(spec, failure, started, steps=recorder.records, baseline_rss_bytes=baseline, **findings)
-    write_result(target, result)
+    write_result(target, result, is_given=module is not None)
     return result
 
 
@@ -98,7 +99,15 @@ def describe_result(spec: ExportSpec, failure: Failure | None, started: float, *
     )
 
 
-def write_result(directory: ExportDirectory, result: ExportResult) -> None:
-    """Write the report, then result.json: the result is there only when all else is."""
+def write_result(directory: ExportDirectory, result: ExportResult, *, is_given: bool = False) -> None:
+    """Write the report, then result.json: the result is there only when all else is.
+
+    Args:
+        directory: Of the export.
+        result: Of a failed export it also makes the bundle that reproduces it.
+        is_given: The module was handed over, not built from the spec's source.
+    """
+    if result.failure is not None:
+        write_bundle(directory, result, is_given=is_given)
     directory.report.write_text(render_report(result), encoding="utf-8")
     write_json(directory.result, result)

@@ -102,6 +102,11 @@ class ExportDirectory:
         return self.path / "torch_onnx_report.md"
 
     @property
+    def repro(self) -> Path:
+        """A folder that reproduces a failure without modelpress."""
+        return self.path / "repro"
+
+    @property
     def log(self) -> Path:
         return self.path / "worker.log"
 
@@ -129,6 +134,7 @@ class ExportDirectory:
         models = (self.model, self.model_data, self.ort_model, self.ort_model_data)
         for path in (self.result, *models, self.report, self.torch_report, self.current_step):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self.repro, ignore_errors=True)
 
     def read_spec(self) -> ExportSpec:
         return from_plain(ExportSpec, read_json(self.spec))

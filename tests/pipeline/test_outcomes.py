@@ -78,6 +78,7 @@ def test_a_worker_without_a_result_is_told_by_its_ending(directory, ending, code
     assert 2.5 <= result.duration_s < 10
     assert directory.read_result() == result
     assert cause in directory.report.read_text()
+    assert cause in (directory.repro / "repro.py").read_text()
 
 
 @pytest.mark.parametrize("ending", [Ending.timed_out, Ending.signalled])

@@ -55,6 +55,8 @@ def test_a_failed_export_is_a_failed_run_with_kind_and_cause(store: str, run: Ru
     assert bad.info.status == "FAILED"
     assert bad.data.tags["modelpress.failure.kind"] == "parity_failed"
     assert bad.data.tags["modelpress.failure.cause"] == "3 of 4 elements"
+    client = MlflowClient(tracking_uri=store)
+    assert "repro/repro.py" in [item.path for item in client.list_artifacts(bad.info.run_id, "repro")]
     assert runs[record.run_id].info.status == "FAILED"
     assert runs[f"{record.run_id}/good"].info.status == "FINISHED"
 
