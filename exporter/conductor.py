@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from exporter import memory
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError
+from exporter.provenance import read_provenance
 from exporter.report import render_report
 from exporter.repro import write_bundle
 from exporter.result import ExportResult, Failure, Status, Step
@@ -68,7 +69,8 @@ def export(
     started = time.time()
     recorder = StepRecorder(on_step)
     baseline = memory.read_rss_bytes() or 0
-    findings: dict[str, Any] = {}
+    # First, while the model's code has not changed the working directory.
+    findings: dict[str, Any] = {"provenance": read_provenance(target)}
     failure: Failure | None = None
     try:
         run_steps(spec, target, module, num_threads, recorder, findings)

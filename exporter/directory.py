@@ -80,6 +80,16 @@ class ExportDirectory:
         return self.path / "model.ort.onnx.data"
 
     @property
+    def model_debug(self) -> Path:
+        """The graph with its trace, where `model.debug_metadata` asks for it; shares model.onnx.data."""
+        return self.path / "model.debug.onnx"
+
+    @property
+    def model_files(self) -> tuple[Path, ...]:
+        """The model in all its forms; most exports have the first one or two."""
+        return self.model, self.model_data, self.model_debug, self.ort_model, self.ort_model_data
+
+    @property
     def spec(self) -> Path:
         return self.path / "spec.json"
 
@@ -123,7 +133,7 @@ class ExportDirectory:
     def adopt(self, other: "ExportDirectory") -> None:
         """Take over another directory's model, in place of one's own and of torch's report on why that failed."""
         self.torch_report.unlink(missing_ok=True)
-        for own, its in ((self.model, other.model), (self.model_data, other.model_data)):
+        for own, its in zip(self.model_files, other.model_files, strict=True):
             own.unlink(missing_ok=True)
             if its.exists():
                 its.replace(own)
@@ -131,8 +141,7 @@ class ExportDirectory:
     def clear(self) -> None:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         shutil.rmtree(self.scratch.path, ignore_errors=True)
-        models = (self.model, self.model_data, self.ort_model, self.ort_model_data)
-        for path in (self.result, *models, self.report, self.torch_report, self.current_step):
+        for path in (self.result, *self.model_files, self.report, self.torch_report, self.current_step):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.repro, ignore_errors=True)
 
@@ -172,7 +181,7 @@ class ExportDirectory:
         """Size and sha256 of the model's files."""
         return [
             FileRecord(path=path.name, size_bytes=path.stat().st_size, sha256=hash_file(path))
-            for path in (self.model, self.model_data, self.ort_model, self.ort_model_data)
+            for path in self.model_files
             if path.exists()
         ]
 

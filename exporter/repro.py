@@ -16,7 +16,7 @@ from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.repro_script import CHECK_OUTPUTS, CHECK_RANGES, CHECK_REPEAT, SCRIPT
 from exporter.result import ExportResult, Step
-from exporter.spec import ExportSpec, FillKind, Input, ModelSpec, Optimize
+from exporter.spec import ExportSpec, FillKind, Input, ModelSpec
 
 __all__ = ["render_script", "write_bundle"]
 
@@ -223,9 +223,11 @@ def _render_tensor(name: str, item: Input) -> str:
             return f"torch.zeros({shape}, dtype={dtype})"
         case FillKind.constant:
             return f"torch.full({shape}, {fill.value!r}, dtype=torch.float64).to({dtype})"
+        case FillKind.file:
+            return f"read_fill({fill.path!r}, {fill.key!r}, {shape}).to({dtype})"
 
 
 def _render_optimize(spec: ExportSpec) -> str:
-    if spec.export.optimize is Optimize.default:
+    if spec.export.optimize == "default":
         return "    program.optimize()"
     return "    # Captured only: export.optimize is none."

@@ -161,6 +161,9 @@ def _try_aside(
     """Make an attempt in a directory of its own, which replaces the first one's files if it passes."""
     aside = directory.scratch
     aside.path.mkdir(exist_ok=True)
+    if directory.fingerprint.exists():
+        # The model file names it.
+        shutil.copy(directory.fingerprint, aside.fingerprint)
     try:
         stop = _try(attempt, spec, aside, rungs, findings)
         if stop is None:

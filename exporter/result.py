@@ -19,6 +19,7 @@ __all__ = [
     "NoiseVerdict",
     "OutputParity",
     "PassRecord",
+    "Provenance",
     "RescueRecord",
     "RoundingError",
     "Rung",
@@ -271,6 +272,17 @@ class Divergence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What the export was made from, beside its spec and the versions; empty outside of git, or without a batch."""
+
+    git_commit: str = ""
+    # Tracked files differed from the commit.
+    git_dirty: bool = False
+    # The sha256 of fingerprint.json's parts.
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
     """A file of the export, by its name in the export's directory."""
 
@@ -337,6 +349,7 @@ class ExportResult:
     # None unless export.compare_torchscript asked for it and the export passed.
     torchscript: TorchScriptRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -5,30 +5,38 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from exporter.capture import Captured
+from exporter.debug_copy import collect_metadata, write_debug_copy
 from exporter.directory import ExportDirectory
 from exporter.graph_names import all_values, rename_values
+from exporter.provenance import model_properties
+from exporter.spec import ModelSpec
 
 __all__ = ["save", "separate_outputs"]
 
 _FILE_MODE = 0o644
 
 
-def save(captured: Captured, directory: ExportDirectory) -> None:
+def save(captured: Captured, directory: ExportDirectory, model: ModelSpec) -> None:
     """Write model.onnx and, for tensors over 256 bytes, model.onnx.data.
 
     The bytes depend on the model and the versions alone: stack traces, source lines and absolute paths, which
-    the exporter puts into the metadata, are removed first. Tensors go to disk one by one.
+    the exporter puts into the metadata, are removed first. Tensors go to disk one by one. With
+    `model.debug_metadata` a second graph, model.debug.onnx, keeps them.
     """
     program = captured.program
     graph = program.model.graph
     separate_outputs(graph)
     rename_values(graph, dict(zip(captured.output_names, graph.outputs, strict=True)))
+    trace = collect_metadata(program.model) if model.debug_metadata else None
     _clear_metadata(program.model)
+    program.model.metadata_props.update(model_properties(model, directory))
     program.save(directory.model, external_data=True)
     if directory.model_data.exists() and directory.model_data.stat().st_size == 0:
         # Written even where every tensor is small enough to stand in the graph.
         directory.model_data.unlink()
-    for path in (directory.model, directory.model_data):
+    if trace is not None:
+        write_debug_copy(trace, directory)
+    for path in (directory.model, directory.model_data, directory.model_debug):
         if path.exists():
             # onnx_ir makes the data file private to its owner.
             path.chmod(_FILE_MODE)

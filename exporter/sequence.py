@@ -78,7 +78,7 @@ class _Attempt:
             findings["num_nodes"] = optimize.count_nodes(captured.program)
         with self.recorder.step(Step.save):
             trace = read_trace(captured)
-            save.save(captured, directory)
+            save.save(captured, directory, spec.model)
             findings["files"] = directory.record_files()
             ranges, assumptions = captured.ranges, captured.assumptions
             # The program holds on to a copy of every folded initializer; the trace does not.

@@ -174,6 +174,8 @@ class ModelSpec:
     weights: str | None = None
     # Seeds random weights and the test inputs.
     seed: int = 0
+    # Also write model.debug.onnx, whose nodes carry their stack traces: paths and source lines of this machine.
+    debug_metadata: bool = False
 
 
 @dataclass

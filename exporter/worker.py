@@ -19,6 +19,7 @@ from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import HINTS, is_storage_error, one_line
 from exporter.lifeline import die_with_parent
+from exporter.provenance import read_provenance
 from exporter.result import Failure
 
 __all__ = ["DIRECTORY_VARIABLE", "STATUS_STORAGE", "run_worker"]
@@ -136,4 +137,5 @@ def _write_failure(directory: ExportDirectory, error: BaseException, started: fl
         cause=one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__),
         hint=HINTS[kind],
     )
-    write_result(directory, describe_result(directory.read_spec(), failure, started))
+    provenance = read_provenance(directory)
+    write_result(directory, describe_result(directory.read_spec(), failure, started, provenance=provenance))

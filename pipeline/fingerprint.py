@@ -5,6 +5,7 @@ Never a modification time: a clone, a copy or a `touch` changes nothing.
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -85,10 +86,9 @@ def _code_parts(dotted: str) -> Iterator[tuple[str, str]]:
 
 
 def _relative(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    """A file's path from where it is imported: the same wherever the project lies, and whatever folder is current."""
+    roots = [root for entry in sys.path if path.is_relative_to(root := Path(entry).absolute())]
+    return str(path.relative_to(max(roots, key=lambda root: len(root.parts)))) if roots else path.name
 
 
 @cache

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import secrets
-import subprocess
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ExitCode, StorageError
+from exporter.provenance import read_commit
 from exporter.result import ExportResult, Status
 from exporter.versions import library_versions
 from pipeline.config import Config
@@ -93,7 +93,7 @@ class Ledger:
             ended_at=_timestamp(ended),
             duration_s=max(0.0, ended - self._started),
             exit_code=code,
-            git_commit=_read_git_commit(),
+            git_commit=read_commit(),
             exports=[self.records[plan.spec.id] for plan in self._planned],
             tracking=_without_credentials(self._config.tracking),
             versions=library_versions(),
@@ -148,18 +148,3 @@ def _name_batch(ids: list[str]) -> str:
 
 def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def _read_git_commit() -> str:
-    """The commit of the working directory, with `-dirty` where tracked files differ; empty outside of git."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607  (the user's git)
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

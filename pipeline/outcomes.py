@@ -10,6 +10,7 @@ from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import HINTS, is_storage_error
 from exporter.plain_data import DataError
+from exporter.provenance import read_provenance
 from exporter.result import ExportResult, Failure
 from exporter.spec import ExportSpec
 from exporter.worker import STATUS_STORAGE
@@ -42,7 +43,7 @@ def fail_result(
 ) -> ExportResult:
     """Write, in the worker's place, the result of an export that it could not finish."""
     failure = Failure(step=directory.read_current_step(), kind=kind, cause=cause, hint=HINTS[kind])
-    result = describe_result(spec, failure, time.time() - duration_s)
+    result = describe_result(spec, failure, time.time() - duration_s, provenance=read_provenance(directory))
     try:
         directory.current_step.unlink(missing_ok=True)
         write_result(directory, result)

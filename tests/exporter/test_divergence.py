@@ -88,8 +88,8 @@ def tampered(monkeypatch, tmp_path):
     def run(tamper: Tamper, target: str = "faulty_models.Encodes", **spec) -> ExportResult:
         original = sequence.save.save
 
-        def save_and_tamper(captured, directory: ExportDirectory) -> None:
-            original(captured, directory)
+        def save_and_tamper(captured, directory: ExportDirectory, model) -> None:
+            original(captured, directory, model)
             change_file(directory, tamper)
 
         monkeypatch.setattr(sequence.save, "save", save_and_tamper)

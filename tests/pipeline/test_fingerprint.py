@@ -85,6 +85,17 @@ def test_a_copy_of_the_project_has_the_same_parts(project, tmp_path_factory, mon
     assert take() == before
 
 
+def test_code_that_lies_outside_the_current_directory_counts_by_where_it_is_imported_from(
+    project, tmp_path_factory, monkeypatch
+):
+    before = take()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(project / "weights.pt", elsewhere)
+    monkeypatch.chdir(elsewhere)
+    assert take() == before
+    assert not [key for key in before if str(project) in key]
+
+
 def test_two_processes_with_different_hash_seeds_take_the_same(project):
     script = (
         "import json, sys; from exporter.plain_data import from_plain; from exporter.spec import ExportSpec; "
