@@ -122,6 +122,7 @@ def test_torchs_report_is_kept_under_a_fixed_name_where_the_conversion_failed(tm
     assert "aten._linalg_svd" in (tmp_path / "torch_onnx_report.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "report.md",
+        "repro",
         "result.json",
         "spec.json",
         "torch_onnx_report.md",
