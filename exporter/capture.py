@@ -217,7 +217,7 @@ def _read_ranges(
         found = size.node.expr.xreplace(dict(symbols))
         if found != parse_axis(dim) and sympy.expand(found - parse_axis(dim)) != 0:
             raise StepError(
-                FailureKind.interface_mismatch,
+                FailureKind.dim_conflict,
                 f"{dim!r} {place} is always {found} in forward",
                 f"write {found} in the shape in place of {dim}",
             )

@@ -11,6 +11,7 @@
 Anything else that escapes is a bug in modelpress (exit code 3) and keeps its traceback.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 
 __all__ = [
@@ -51,8 +52,12 @@ class FailureKind(StrEnum):
     signature_mismatch = "signature_mismatch"
     input_error = "input_error"
     # capture
+    forward_error = "forward_error"
     capture_error = "capture_error"
+    data_dependent = "data_dependent"
     dim_specialized = "dim_specialized"
+    dim_conflict = "dim_conflict"
+    table_error = "table_error"
     decomposition_error = "decomposition_error"
     unsupported_op = "unsupported_op"
     translation_error = "translation_error"
@@ -66,6 +71,8 @@ class FailureKind(StrEnum):
     interface_mismatch = "interface_mismatch"
     dim_narrowed = "dim_narrowed"
     # parity
+    ort_load = "ort_load"
+    baked_branch = "baked_branch"
     parity_failed = "parity_failed"
     parity_unsupported = "parity_unsupported"
     nondeterministic = "nondeterministic"
@@ -125,10 +132,12 @@ class StepError(Exception):
         kind: Which of the fixed list of failures this is.
         cause: One line, with the offending value.
         hint: What the user can try next; a hint for the kind is used where it is empty.
+        ops: The operators at fault, where it is about operators.
     """
 
-    def __init__(self, kind: FailureKind, cause: str, hint: str = "") -> None:
+    def __init__(self, kind: FailureKind, cause: str, hint: str = "", ops: Sequence[str] = ()) -> None:
         super().__init__(cause)
         self.kind = kind
         self.cause = cause
         self.hint = hint
+        self.ops = list(ops)

@@ -6,11 +6,13 @@ because most are private to it.
 
 import errno
 import re
+from collections.abc import Sequence
 
 from exporter.errors import FailureKind, StepError
+from exporter.failure_fingerprint import take_failure_fingerprint
 from exporter.result import Failure, Step
 
-__all__ = ["HINTS", "describe_failure", "is_storage_error", "one_line"]
+__all__ = ["HINTS", "describe_failure", "is_storage_error", "make_failure", "one_line"]
 
 _MAX_CAUSE = 400
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
@@ -21,23 +23,29 @@ HINTS: dict[FailureKind, str] = {
     FailureKind.weights_error: "check that the weights file belongs to this model",
     FailureKind.signature_mismatch: "rename the inputs after the arguments of forward",
     FailureKind.input_error: "check the fill's file, or model.input_factory, against the inputs' shapes and dtypes",
-    FailureKind.capture_error: "read torch_onnx_report.md; rewrite what depends on tensor values",
+    FailureKind.forward_error: "call forward in plain PyTorch at these sizes; mend it, the inputs or the dims",
+    FailureKind.capture_error: "read torch_onnx_report.md for the line of forward that does not capture",
+    FailureKind.data_dependent: "replace the branch on a tensor's value by torch.where or torch.cond",
     FailureKind.dim_specialized: "give the axis a whole number, or mend the code that fixes its size",
-    FailureKind.decomposition_error: "read torch_onnx_report.md for the operator that does not decompose",
-    FailureKind.unsupported_op: "replace the operator, or try a higher export.opset_version",
-    FailureKind.translation_error: "read torch_onnx_report.md for the operator that does not translate",
+    FailureKind.dim_conflict: "declare the dims as the message says: one name where two sizes must be equal",
+    FailureKind.table_error: "check what export.custom_translation_table returns: {OpOverload: function}",
+    FailureKind.decomposition_error: "read torch_onnx_report.md for the operator that does not decompose; replace it",
+    FailureKind.unsupported_op: "replace the operators, or give each a function in export.custom_translation_table",
+    FailureKind.translation_error: "read torch_onnx_report.md for the node; give it export.custom_translation_table",
     FailureKind.optimize_error: "try export.optimize=none",
     FailureKind.save_error: "read worker.log",
     FailureKind.storage_error: "free or choose another disk, then run the same command again",
     FailureKind.invalid_onnx: "try export.optimize=none or another export.opset_version",
-    FailureKind.opset_mismatch: "choose an export.opset_version that the exporter can reach",
+    FailureKind.opset_mismatch: "choose another export.opset_version; 18 is the one that needs no conversion",
     FailureKind.interface_mismatch: "make the names, dtypes and shapes in the config those of the model",
     FailureKind.dim_narrowed: "narrow the dim in the config, or mend the branch on its size",
+    FailureKind.ort_load: "try export.optimize=none or a lower export.opset_version, or upgrade onnxruntime",
+    FailureKind.baked_branch: "forward branches on this size: narrow the dim, or mend the branch",
     FailureKind.parity_failed: "try export.optimize=none; if it passes, the optimizer is at fault",
-    FailureKind.parity_unsupported: "ONNX Runtime cannot run this here; nothing is proven",
-    FailureKind.nondeterministic: "remove randomness from forward",
+    FailureKind.parity_unsupported: "ONNX Runtime cannot run this here, so nothing is proven; try fp32",
+    FailureKind.nondeterministic: "remove randomness and state from forward",
     FailureKind.nonfinite: "use smaller fills, or declare nonfinite: true for the output",
-    FailureKind.runtime_error: "read worker.log; the size of the case is named there",
+    FailureKind.runtime_error: "read the message for the node and the case; try export.optimize=none",
     FailureKind.measure_error: "read worker.log",
     FailureKind.out_of_memory: "use fewer executor.workers, or smaller dims",
     FailureKind.crashed: "read worker.log: the stack at the crash is in it",
@@ -59,6 +67,18 @@ _DEFAULT_KIND: dict[Step, FailureKind] = {
 }
 
 
+def make_failure(step: Step | None, kind: FailureKind, cause: str, hint: str = "", ops: Sequence[str] = ()) -> Failure:
+    """Put a failure together: the cause in one line, a hint for its kind where none is given, its fingerprint."""
+    return Failure(
+        step=step,
+        kind=kind,
+        cause=one_line(cause),
+        hint=hint or HINTS[kind],
+        ops=list(ops),
+        fingerprint=take_failure_fingerprint(kind, cause, ops),
+    )
+
+
 def describe_failure(step: Step, error: BaseException) -> Failure:
     """Classify what a step raised.
 
@@ -67,12 +87,11 @@ def describe_failure(step: Step, error: BaseException) -> Failure:
         error: The exception, with its chain of causes.
     """
     if isinstance(error, StepError):
-        return Failure(step=step, kind=error.kind, cause=one_line(error.cause), hint=error.hint or HINTS[error.kind])
+        return make_failure(step, error.kind, error.cause, error.hint, error.ops)
     chain = _chain(error)
-    kind = _classify(step, chain)
     root = chain[-1]
     cause = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
-    return Failure(step=step, kind=kind, cause=one_line(cause), hint=HINTS[kind])
+    return make_failure(step, _classify(step, chain), cause)
 
 
 def is_storage_error(error: BaseException) -> bool:
@@ -108,10 +127,9 @@ def _classify(step: Step, chain: list[BaseException]) -> FailureKind:
 def _classify_capture(chain: list[BaseException]) -> FailureKind:
     names = [type(error).__name__ for error in chain]
     if names[0] == "TorchExportError":
-        # torch's words where a dim that was asked to be dynamic comes out as a number.
-        if "inferred a static shape" in str(chain[-1]):
-            return FailureKind.dim_specialized
-        return FailureKind.capture_error
+        return _classify_torch_export(names, str(chain[-1]))
+    if "VersionConverterError" in names:
+        return FailureKind.opset_mismatch
     if "DispatchError" in names:
         return FailureKind.unsupported_op
     if "GraphConstructionError" in names:
@@ -119,4 +137,15 @@ def _classify_capture(chain: list[BaseException]) -> FailureKind:
     if names[0] == "ConversionError":
         is_decomposition = "step 2/3" in str(chain[0])
         return FailureKind.decomposition_error if is_decomposition else FailureKind.translation_error
+    return FailureKind.capture_error
+
+
+def _classify_torch_export(names: list[str], message: str) -> FailureKind:
+    if any(name.startswith("GuardOnDataDependent") for name in names):
+        return FailureKind.data_dependent
+    # torch's words where a dim that was asked to be dynamic comes out as a number, and where two come out as one.
+    if "inferred a static shape" in message:
+        return FailureKind.dim_specialized
+    if "Constraints violated" in message or "conflicts between user-specified ranges" in message:
+        return FailureKind.dim_conflict
     return FailureKind.capture_error

@@ -56,7 +56,7 @@ def open_session(path: Path, *, prepack: bool, threads: int) -> ort.InferenceSes
         ort_errors.InvalidGraph,
         ort_errors.InvalidProtobuf,
     ) as error:
-        raise StepError(FailureKind.invalid_onnx, f"ONNX Runtime refuses the file: {error}") from error
+        raise StepError(FailureKind.ort_load, f"ONNX Runtime refuses the file: {error}") from error
 
 
 def run_cases(
@@ -135,7 +135,7 @@ def judge(cases: list[CaseRecord], assumptions: Sequence[Assumption] = ()) -> No
     # Where an assumption is broken in all cases that missed, and in no other, it is to blame.
     for one in assumptions:
         if names == {case.name for case in cases if not one.holds_for(case.sizes)}:
-            raise StepError(FailureKind.dim_narrowed, f"the graph holds for {one.text} only: {cause}")
+            raise StepError(FailureKind.baked_branch, f"the graph holds for {one.text} only: {cause}")
     kind = FailureKind.nonfinite if output.reason.startswith(NONFINITE) else FailureKind.parity_failed
     hint = ""
     if output.noise is not None and output.num_mismatched == 0:
@@ -202,7 +202,7 @@ def run_torch(
         with torch.inference_mode():
             returned = module(*call.args, **call.kwargs)
     except RuntimeError as error:
-        raise StepError(FailureKind.runtime_error, f"PyTorch in case {_describe(case)}: {error}") from error
+        raise StepError(FailureKind.forward_error, f"PyTorch in case {_describe(case)}: {error}") from error
     leaves = pytree.tree_leaves(open_dataclasses(returned))
     return [to_array(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 

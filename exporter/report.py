@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from exporter.result import DimRecord, Divergence, ExportResult, Status, TensorRecord
+from exporter.result import DimRecord, Divergence, ExportResult, Status, StepRecord, TensorRecord
 
 __all__ = ["render_report"]
 
@@ -23,6 +23,7 @@ def render_report(result: ExportResult) -> str:
         f"# {_text(result.id)}: {result.status}",
         _render_verdict(result),
         _render_divergence(result.divergence),
+        _render_rescues(result),
         _render_signature(result),
         _render_dims(result),
         _render_parity(result),
@@ -39,13 +40,19 @@ def render_report(result: ExportResult) -> str:
 def _render_verdict(result: ExportResult) -> str:
     failure = result.failure
     if failure is None:
-        return f"Exported in {result.duration_s:.2f} s; every output agreed with PyTorch in {len(result.cases)} cases."
+        rescued = f" It needed: {', '.join(result.rescued_by)}." if result.rescued_by else ""
+        return (
+            f"Exported in {result.duration_s:.2f} s; every output agreed with PyTorch in {len(result.cases)} cases."
+            f"{rescued}"
+        )
     return "\n".join(
         (
             f"- step: {failure.step or 'before the first'}",
             f"- kind: `{failure.kind}`",
             f"- cause: {_text(failure.cause)}",
             f"- what to do: {_text(failure.hint)}",
+            *((f"- operators: {_text(', '.join(failure.ops))}",) if failure.ops else ()),
+            *((f"- fingerprint: `{failure.fingerprint}`",) if failure.fingerprint else ()),
         )
     )
 
@@ -70,6 +77,17 @@ def _render_divergence(found: Divergence | None) -> str:
     effort = f"{found.num_compared} values compared in {found.num_sessions} runs of ONNX Runtime."
     return "\n".join(
         (f"## Where it went wrong, case {_text(found.case)}", "", f"{_text(found.summary)}.", "", *lines, "", effort)
+    )
+
+
+def _render_rescues(result: ExportResult) -> str:
+    return _table(
+        "Ways round a failure that were tried",
+        ("way", "after", "cause", "helped"),
+        (
+            (record.rung, f"{record.step}: {record.kind}", record.cause, "yes" if record.helped else "no")
+            for record in result.rescues
+        ),
     )
 
 
@@ -195,6 +213,10 @@ def _render_torchscript(result: ExportResult) -> str:
     told = "" if share is None else f" The dynamo exporter needs {share:.1%} of TorchScript's peak."
     missing = f" Not measured: {_text(record.reason)}." if record.reason else ""
     return f"{table}\n\n{_TORCHSCRIPT_NOTE}{told}{missing}"
+
+
+def _name_step(record: StepRecord) -> str:
+    return record.step if record.attempt == 1 else f"{record.step}, attempt {record.attempt}"
 
 
 def _render_files(result: ExportResult) -> str:

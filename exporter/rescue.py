@@ -5,15 +5,15 @@ Not here: what the steps do, and what counts as correct. An attempt is judged li
 
 import dataclasses
 import logging
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.onnx._internal.exporter import _capture_strategies
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
@@ -33,14 +33,19 @@ _CAPTURE_STAGES = {
     FailureKind.unsupported_op: 2,
     FailureKind.translation_error: 2,
 }
-# What the math backend can mend: attention itself, or a view of what another backend laid out otherwise.
-_ATTENTION = re.compile(r"scaled_dot_product|attention|Cannot view a tensor|view size is not compatible", re.IGNORECASE)
+# What ways of capturing attention can mend; asked only of a model that has attention in it.
+_MENDED_BY_MATH = (FailureKind.capture_error, FailureKind.dim_specialized, FailureKind.decomposition_error)
 _MENDED_BY_NO_OPTIMIZE = (
     FailureKind.optimize_error,
     FailureKind.invalid_onnx,
+    FailureKind.ort_load,
     FailureKind.runtime_error,
     FailureKind.parity_failed,
+    FailureKind.nonfinite,
 )
+_HOLDS_WITHOUT = "parity holds without the passes: export.optimize=none"
+_FAILS_WITHOUT = "parity fails without the passes too: the optimizer is not at fault"
+_ATTENTION_OP = "aten::scaled_dot_product_attention"
 
 
 class Attempt(Protocol):
@@ -61,14 +66,8 @@ class Attempt(Protocol):
             StepFailed: A step failed.
         """
 
-
-@dataclass(frozen=True)
-class _Stop:
-    """Where an attempt ended. It does not keep the exception, whose frames hold the captured program."""
-
-    failure: Failure
-    # The messages of the exception and of all its causes.
-    text: str
+    def uses_attention(self, spec: ExportSpec) -> bool:
+        """Whether the module calls torch's attention on the example."""
 
 
 def climb(
@@ -87,25 +86,27 @@ def climb(
         StepFailed: None passed; with the failure of the first.
     """
     before = dict(findings)
-    first = stop = _try(attempt, spec, directory, (), findings)
+    first = failure = _try(attempt, spec, directory, (), findings)
     kept: tuple[Rung, ...] = ()
     records: list[RescueRecord] = []
-    while stop is not None and (rung := _choose(stop, spec, [record.rung for record in records])) is not None:
-        log.info("trying %s, because %s", rung, stop.failure)
+    while failure is not None and (rung := _choose(failure, attempt, spec, records)) is not None:
+        log.info("trying %s, because %s", rung, failure)
         recorder.attempt += 1
         found: dict[str, Any] = {}
-        after = _try_aside(attempt, _change(spec, (*kept, rung)), directory, (*kept, rung), found)
-        helped = after is None or _progress(after.failure) > _progress(stop.failure)
-        records.append(_record(rung, stop.failure, helped=helped))
+        after = _try_aside(attempt, spec, directory, (*kept, rung), found)
+        helped = after is None or _progress(after) > _progress(failure)
+        records.append(_record(rung, failure, helped=helped))
+        if not spec.export.rescue:
+            break
         if after is None:
             findings.clear()
             findings.update(before, **found)
         if helped:
-            kept, stop = (*kept, rung), after
+            kept, failure = (*kept, rung), after
     if records:
         findings["rescues"] = records
-    if stop is not None and first is not None:
-        raise StepFailed(_tell_tried(first.failure, records))
+    if failure is not None and first is not None:
+        raise StepFailed(_tell_tried(first, records))
 
 
 @contextmanager
@@ -129,9 +130,46 @@ def _strictly() -> Iterator[None]:
         _capture_strategies.CAPTURE_STRATEGIES = strategies
 
 
+@contextmanager
+def _taking_attention_apart() -> Iterator[None]:
+    """Hide attention's own translation, so that torch's decomposition step finds none and takes it apart.
+
+    Decomposing beforehand would do, too, but it loses the assertions on sizes that `exporter.assumptions` reads.
+    """
+    original = vars(ONNXRegistry)["from_torchlib"]
+
+    def without_attention(*args: Any, **kwargs: Any) -> ONNXRegistry:
+        registry: ONNXRegistry = original.__func__(ONNXRegistry, *args, **kwargs)
+        registry.functions.pop(_ATTENTION_OP, None)
+        return registry
+
+    ONNXRegistry.from_torchlib = staticmethod(without_attention)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def _with_gradients() -> Iterator[None]:
+    original = torch.export.export
+
+    def export_with_gradients(*args: Any, **kwargs: Any) -> torch.export.ExportedProgram:
+        with torch.enable_grad():
+            return original(*args, **kwargs)
+
+    torch.export.export = export_with_gradients
+    try:
+        yield
+    finally:
+        torch.export.export = original
+
+
 _CAPTURE_WAYS: dict[Rung, Callable[[], AbstractContextManager[Any]]] = {
     Rung.math_attention: lambda: sdpa_kernel(SDPBackend.MATH),
+    Rung.decomposed_attention: _taking_attention_apart,
     Rung.strict_capture: _strictly,
+    Rung.grad_capture: _with_gradients,
 }
 
 
@@ -141,13 +179,16 @@ def _try(
     directory: ExportDirectory,
     rungs: Sequence[Rung],
     findings: dict[str, Any],
-) -> _Stop | None:
+) -> Failure | None:
+    if Rung.no_optimize in rungs:
+        spec = dataclasses.replace(spec, export=dataclasses.replace(spec.export, optimize="none"))
     try:
         attempt(spec, directory, rungs, findings)
     except StepFailed as stopped:
-        # The log has the whole story; the result has the one line that matters.
+        # The log has the whole story; the result has the one line that matters. The exception itself is let go: its
+        # frames hold the captured program.
         log.exception("%s failed", stopped.failure.step, exc_info=stopped.__cause__)
-        return _Stop(stopped.failure, _read_messages(stopped))
+        return stopped.failure
     return None
 
 
@@ -157,54 +198,47 @@ def _try_aside(
     directory: ExportDirectory,
     rungs: Sequence[Rung],
     findings: dict[str, Any],
-) -> _Stop | None:
-    """Make an attempt in a directory of its own, which replaces the first one's files if it passes."""
+) -> Failure | None:
+    """Make an attempt in a directory of its own; what it leaves replaces the first one's files if it is a rescue."""
     aside = directory.scratch
     aside.path.mkdir(exist_ok=True)
     if directory.fingerprint.exists():
         # The model file names it.
         shutil.copy(directory.fingerprint, aside.fingerprint)
     try:
-        stop = _try(attempt, spec, aside, rungs, findings)
-        if stop is None:
+        failure = _try(attempt, spec, aside, rungs, findings)
+        if failure is None and spec.export.rescue:
             directory.adopt(aside)
-        return stop
+        return failure
     finally:
         shutil.rmtree(aside.path, ignore_errors=True)
 
 
-def _read_messages(stopped: StepFailed) -> str:
-    messages = []
-    error = stopped.__cause__
-    while error is not None and str(error) not in messages:
-        messages.append(str(error))
-        error = error.__cause__
-    return "\n".join(messages)
-
-
-def _choose(stop: _Stop, spec: ExportSpec, tried: Sequence[Rung]) -> Rung | None:
-    if not spec.export.rescue:
+def _choose(failure: Failure, attempt: Attempt, spec: ExportSpec, records: Sequence[RescueRecord]) -> Rung | None:
+    """The next way to try, if any; without rescue only one that says whether the optimizer is at fault."""
+    if not spec.export.rescue and failure.kind is not FailureKind.parity_failed:
         return None
-    return next((rung for rung in Rung if rung not in tried and _could_mend(rung, stop, spec)), None)
+    tried = {record.rung for record in records}
+    return next((rung for rung in Rung if rung not in tried and _could_mend(rung, failure, attempt, spec)), None)
 
 
-def _could_mend(rung: Rung, stop: _Stop, spec: ExportSpec) -> bool:
-    kind = stop.failure.kind
+def _could_mend(rung: Rung, failure: Failure, attempt: Attempt, spec: ExportSpec) -> bool:
+    kind = failure.kind
     match rung:
         case Rung.math_attention:
-            return kind in (FailureKind.capture_error, *_TRANSLATION) and bool(_ATTENTION.search(stop.text))
+            return kind in _MENDED_BY_MATH and attempt.uses_attention(spec)
+        case Rung.decomposed_attention:
+            return kind in _TRANSLATION and attempt.uses_attention(spec)
         case Rung.strict_capture:
             return kind in _TRANSLATION
+        case Rung.grad_capture:
+            return kind is FailureKind.decomposition_error
         case Rung.no_optimize:
-            return kind in _MENDED_BY_NO_OPTIMIZE and spec.export.optimize not in ("none", [])
+            # NaN that torch gives as well is the model's.
+            is_models = kind is FailureKind.nonfinite and "torch" in failure.cause
+            return spec.export.optimize not in ("none", []) and kind in _MENDED_BY_NO_OPTIMIZE and not is_models
         case _:
             assert_never(rung)
-
-
-def _change(spec: ExportSpec, rungs: Sequence[Rung]) -> ExportSpec:
-    if Rung.no_optimize not in rungs:
-        return spec
-    return dataclasses.replace(spec, export=dataclasses.replace(spec.export, optimize="none"))
 
 
 def _progress(failure: Failure) -> tuple[int, int]:
@@ -220,7 +254,10 @@ def _record(rung: Rung, failure: Failure, *, helped: bool) -> RescueRecord:
 
 
 def _tell_tried(failure: Failure, records: Sequence[RescueRecord]) -> Failure:
+    """The failure, with a word on what its rescue has shown."""
     if not records:
         return failure
-    tried = ", ".join(record.rung for record in records)
-    return dataclasses.replace(failure, hint=f"{failure.hint} (tried in vain: {tried})")
+    hint = f"{failure.hint} (tried in vain: {', '.join(record.rung for record in records)})"
+    if failure.kind is FailureKind.parity_failed:
+        hint = _HOLDS_WITHOUT if records[0].helped else _FAILS_WITHOUT
+    return dataclasses.replace(failure, hint=hint)

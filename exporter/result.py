@@ -49,10 +49,14 @@ class Step(StrEnum):
 class Rung(StrEnum):
     """Known ways round a failure, in the order in which they are tried."""
 
-    # Attention is captured as its plain mathematics.
+    # Attention is captured through torch's math backend, which lays out its result as a plain product.
     math_attention = "math_attention"
+    # Attention is taken apart into products and a softmax, instead of translated as one operator.
+    decomposed_attention = "decomposed_attention"
     # Dynamo captures `forward` from its bytecode, instead of torch.export from a run of it.
     strict_capture = "strict_capture"
+    # The capture runs with gradients on, so that `torch.enable_grad()` in `forward` changes nothing.
+    grad_capture = "grad_capture"
     # The optimize step runs no passes.
     no_optimize = "no_optimize"
 
@@ -66,13 +70,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an export did not pass."""
+    """Why an export did not pass; `exporter.failures.make_failure` puts one together."""
 
     # None where the process ended before any step began.
     step: Step | None
     kind: FailureKind
     cause: str
     hint: str
+    # The operators at fault, all of them, where it is about operators.
+    ops: list[str] = field(default_factory=list)
+    # The same for the same failure over runs, machines and sizes.
+    fingerprint: str = ""
 
     def __str__(self) -> str:
         return f"{self.step or 'start'}: {self.kind}: {self.cause}"

@@ -10,7 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter import build, capture, check, inputs, measure, noise_floor, optimize, ort_optimized, parity, rescue, save
+from exporter import (
+    build,
+    capture,
+    check,
+    diagnosis,
+    inputs,
+    measure,
+    noise_floor,
+    optimize,
+    ort_optimized,
+    parity,
+    rescue,
+    save,
+)
+from exporter.arguments import arguments_of
 from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
@@ -66,8 +80,13 @@ class _Attempt:
         cases = choose_cases(spec)
         with self.recorder.step(Step.capture):
             example = inputs.make_inputs(spec.model, cases[0])
-            with rescue.taking(rungs):
-                captured = capture.capture(self.module, spec, example, directory.torch_report)
+            try:
+                with rescue.taking(rungs):
+                    captured = capture.capture(self.module, spec, example, directory.torch_report)
+            except Exception as error:
+                call = arguments_of(self.module, spec.model).arrange(example)
+                diagnosis.explain_capture(error, self.module, call, directory.torch_report)
+                raise
             findings["capture_strategy"] = captured.strategy
             cases = add_cases(spec, cases, captured.assumptions)
             findings["num_nodes_captured"] = optimize.count_nodes(captured.program)
@@ -104,3 +123,7 @@ class _Attempt:
                 findings["files"] = directory.record_files()
         with self.recorder.step(Step.measure):
             findings["latency_s"] = measure.measure_latency(directory.model, example, self.threads)
+
+    def uses_attention(self, spec: ExportSpec) -> bool:
+        example = inputs.make_inputs(spec.model, choose_cases(spec)[0])
+        return diagnosis.uses_attention(self.module, arguments_of(self.module, spec.model).arrange(example))

@@ -17,10 +17,9 @@ from pathlib import Path
 from exporter.conductor import describe_result, export, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.failures import HINTS, is_storage_error, one_line
+from exporter.failures import is_storage_error, make_failure
 from exporter.lifeline import die_with_parent
 from exporter.provenance import read_provenance
-from exporter.result import Failure
 
 __all__ = ["DIRECTORY_VARIABLE", "STATUS_STORAGE", "run_worker"]
 
@@ -131,11 +130,7 @@ def _write_failure(directory: ExportDirectory, error: BaseException, started: fl
     else:
         # The steps turn a model's exceptions into results; what comes through is the disk's fault or ours.
         kind = FailureKind.storage_error if is_storage_error(error) else FailureKind.internal_error
-    failure = Failure(
-        step=directory.read_current_step(),
-        kind=kind,
-        cause=one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__),
-        hint=HINTS[kind],
-    )
+    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    failure = make_failure(directory.read_current_step(), kind, cause)
     provenance = read_provenance(directory)
     write_result(directory, describe_result(directory.read_spec(), failure, started, provenance=provenance))

@@ -127,7 +127,8 @@ def _explain(record: ExportRecord) -> str:
         return str(record.failure)
     if record.outcome is Outcome.up_to_date:
         return ""
-    return f"in {record.duration_s:.1f} s ({record.reason})"
+    rescued = f"; rescued by {', '.join(record.rescued_by)}" if record.rescued_by else ""
+    return f"in {record.duration_s:.1f} s ({record.reason}{rescued})"
 
 
 def _cells(export: ExportRecord) -> Sequence[str]:

@@ -118,6 +118,7 @@ def record_result(plan: PlannedExport, result: ExportResult, directory: Path) ->
         precision=result.spec.precision.name.value,
         max_abs_diff=result.max_abs_diff,
         export_peak_bytes=result.export_peak_bytes,
+        rescued_by=result.rescued_by,
         size_bytes=result.size_bytes,
         num_nodes=result.num_nodes,
         latency_s=result.latency_s,

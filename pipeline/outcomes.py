@@ -8,10 +8,10 @@ from typing import assert_never
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.failures import HINTS, is_storage_error
+from exporter.failures import is_storage_error, make_failure
 from exporter.plain_data import DataError
 from exporter.provenance import read_provenance
-from exporter.result import ExportResult, Failure
+from exporter.result import ExportResult
 from exporter.spec import ExportSpec
 from exporter.worker import STATUS_STORAGE
 from pipeline.executor import Ended, Ending
@@ -42,7 +42,7 @@ def fail_result(
     spec: ExportSpec, directory: ExportDirectory, kind: FailureKind, cause: str, duration_s: float
 ) -> ExportResult:
     """Write, in the worker's place, the result of an export that it could not finish."""
-    failure = Failure(step=directory.read_current_step(), kind=kind, cause=cause, hint=HINTS[kind])
+    failure = make_failure(directory.read_current_step(), kind, cause)
     result = describe_result(spec, failure, time.time() - duration_s, provenance=read_provenance(directory))
     try:
         directory.current_step.unlink(missing_ok=True)
@@ -52,7 +52,7 @@ def fail_result(
             raise
         # The disk is what the user has to hear of first.
         kind = FailureKind.storage_error
-        failure = Failure(step=failure.step, kind=kind, cause=f"{error}; before that: {cause}", hint=HINTS[kind])
+        failure = make_failure(failure.step, kind, f"{error}; before that: {cause}")
         result = dataclasses.replace(result, failure=failure)
     return result
 

@@ -182,6 +182,9 @@ def _export_tags(record: BatchRecord, export: ExportRecord, result: ExportResult
         tags["modelpress.failure.step"] = str(export.failure.step or "")
         tags["modelpress.failure.kind"] = export.failure.kind.value
         tags["modelpress.failure.cause"] = export.failure.cause
+        tags["modelpress.failure.fingerprint"] = export.failure.fingerprint
+    if result.rescued_by:
+        tags["modelpress.rescued_by"] = ", ".join(result.rescued_by)
     return {**tags, **_version_tags(result.versions)}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.directory import read_json, write_json
 from exporter.plain_data import DataError, from_plain
-from exporter.result import ExportResult, Failure
+from exporter.result import ExportResult, Failure, Rung
 from registry_sync.options import TrackingOptions
 
 __all__ = ["BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
@@ -51,6 +51,8 @@ class ExportRecord:
     size_bytes: int = 0
     num_nodes: int = 0
     latency_s: float | None = None
+    # The ways round a failure that a passed export needed.
+    rescued_by: list[Rung] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

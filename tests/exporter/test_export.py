@@ -77,8 +77,8 @@ FAULTS = [
     ),
     (faulty_models.FixesSize, Step.capture, FailureKind.dim_specialized, "inferred a static shape of 4"),
     (faulty_models.TakesSingularValues, Step.capture, FailureKind.unsupported_op, "aten._linalg_svd"),
-    (faulty_models.BranchesOnValue, Step.capture, FailureKind.capture_error, "data-dependent expression"),
-    (faulty_models.Raises, Step.capture, FailureKind.capture_error, "ValueError: no | <b>such</b> thing"),
+    (faulty_models.BranchesOnValue, Step.capture, FailureKind.data_dependent, "data-dependent expression"),
+    (faulty_models.Raises, Step.capture, FailureKind.forward_error, "ValueError: no | <b>such</b> thing"),
     (faulty_models.DrawsNoise, Step.parity, FailureKind.nondeterministic, "PyTorch gives two results for 'output'"),
     (faulty_models.Counts, Step.parity, FailureKind.nondeterministic, "PyTorch gives two results for 'output'"),
     (
@@ -93,7 +93,7 @@ FAULTS = [
         FailureKind.dim_narrowed,
         "case between (n=7): 56 of 56 elements out of tolerance, max_abs_diff 100; 1 of 6 cases",
     ),
-    (faulty_models.NeedsEvenSize, Step.parity, FailureKind.runtime_error, "PyTorch in case minimum (n=1): shape '["),
+    (faulty_models.NeedsEvenSize, Step.parity, FailureKind.forward_error, "PyTorch in case minimum (n=1): shape '["),
     (
         faulty_models.ReturnsSize,
         Step.parity,
@@ -108,6 +108,18 @@ def test_a_planted_fault_is_caught(tmp_path, model, step, kind, cause):
     failure = failed(model(), tmp_path)
     assert (failure.step, failure.kind) == (step, kind)
     assert cause in failure.cause
+
+
+def test_all_operators_without_an_onnx_function_are_named_also_those_in_a_branch(tmp_path):
+    failure = failed(faulty_models.TakesManyOperators(), tmp_path)
+    assert failure.kind is FailureKind.unsupported_op
+    assert failure.ops == ["aten._linalg_svd.default", "aten.median.dim", "prims.prod.default"]
+    assert failure.cause == "no ONNX function for aten._linalg_svd.default, aten.median.dim, prims.prod.default"
+
+
+def test_a_function_on_sizes_without_an_onnx_function_is_named(tmp_path):
+    failure = failed(faulty_models.TakesRootOfSize(), tmp_path)
+    assert (failure.kind, failure.ops) == (FailureKind.unsupported_op, ["_sym_sqrt"])
 
 
 def test_a_model_that_returns_no_tensor_does_not_pass(tmp_path):
@@ -131,7 +143,10 @@ def test_torchs_report_is_kept_under_a_fixed_name_where_the_conversion_failed(tm
 
 def test_markup_in_a_models_message_is_text_in_the_report(tmp_path):
     failed(faulty_models.Raises(), tmp_path)
-    assert "- cause: ValueError: no \\| &lt;b&gt;such&lt;/b&gt; thing" in (tmp_path / "report.md").read_text()
+    assert (
+        "- cause: PyTorch on the example: ValueError: no \\| &lt;b&gt;such&lt;/b&gt; thing"
+        in (tmp_path / "report.md").read_text()
+    )
 
 
 def test_cases_before_a_failing_one_stay_on_record_with_the_sizes_they_prove(tmp_path):
@@ -153,7 +168,7 @@ def test_two_dims_that_forward_makes_equal_are_a_mismatch(tmp_path):
         dims={"n": Dim(1, 16, 4), "m": Dim(1, 16, 4)},
     )
     failure = failed(faulty_models.Adds(), tmp_path, spec)
-    assert failure.kind is FailureKind.interface_mismatch
+    assert failure.kind is FailureKind.dim_conflict
     assert failure.cause == "'m' (axis 0 of 'b') is always n in forward"
 
 

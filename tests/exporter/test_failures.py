@@ -1,13 +1,15 @@
 """An exception's kind, its root cause in one line, and a next move."""
 
 import errno
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from exporter.errors import FailureKind, StepError
 from exporter.failures import HINTS, describe_failure, is_storage_error, one_line
-from exporter.result import Step
+from exporter.result import Rung, Step
 
 
 def chained(*errors):
@@ -20,6 +22,17 @@ def chained(*errors):
 def named(name, message=""):
     """An exception of a class that is private to torch, known by its name alone."""
     return type(name, (RuntimeError,), {})(message)
+
+
+DOCUMENTED = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+
+
+def test_every_kind_is_documented_and_no_other():
+    text = (Path(__file__).parents[2] / "docs/failures.md").read_text(encoding="utf-8")
+    kinds = DOCUMENTED.findall(text)
+    assert len(kinds) == len(set(kinds))
+    assert set(kinds) == set(FailureKind)
+    assert set(re.findall(r"^\| rung `(\w+)`", text, re.MULTILINE)) == set(Rung)
 
 
 def test_every_kind_has_a_hint():
@@ -110,6 +123,9 @@ STATIC = "Received user-specified dim hint Dim.DYNAMIC, but tracing inferred a s
     [
         ([named("TorchExportError"), ValueError(STATIC)], FailureKind.dim_specialized),
         ([named("TorchExportError"), ValueError("data-dependent")], FailureKind.capture_error),
+        ([named("TorchExportError"), named("GuardOnDataDependentSymNode")], FailureKind.data_dependent),
+        ([named("TorchExportError"), ValueError("Constraints violated (n, m)!")], FailureKind.dim_conflict),
+        ([named("VersionConverterError")], FailureKind.opset_mismatch),
         ([named("ConversionError", "step 3/3"), named("DispatchError")], FailureKind.unsupported_op),
         ([named("ConversionError", "step 3/3"), named("GraphConstructionError"), ValueError()], "translation_error"),
         ([named("ConversionError", "step 2/3"), ValueError()], FailureKind.decomposition_error),

@@ -231,7 +231,7 @@ def test_a_module_that_fails_at_one_size_is_told_with_the_case(perceptron):
             return perceptron.module(x)
 
     failure = failure_of(perceptron, Picky())
-    assert failure.kind is FailureKind.runtime_error
+    assert failure.kind is FailureKind.forward_error
     assert failure.cause == "PyTorch in case between (n=7): seven"
 
 
@@ -248,7 +248,7 @@ def test_a_module_that_writes_to_its_input_does_not_change_what_onnx_runtime_get
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 64])
 def test_a_file_that_onnx_runtime_refuses_is_invalid(copied, content):
     copied.directory.model.write_bytes(content)
-    assert failure_of(copied).kind is FailureKind.invalid_onnx
+    assert failure_of(copied).kind is FailureKind.ort_load
 
 
 @pytest.mark.parametrize("num_bytes", [None, 0, 100])
@@ -257,7 +257,7 @@ def test_weights_that_are_missing_or_cut_off_are_invalid(copied, num_bytes):
         copied.directory.model_data.unlink()
     else:
         copied.directory.model_data.write_bytes(copied.directory.model_data.read_bytes()[:num_bytes])
-    assert failure_of(copied).kind is FailureKind.invalid_onnx
+    assert failure_of(copied).kind is FailureKind.ort_load
 
 
 def test_an_operator_of_an_unknown_domain_is_not_run(copied):
@@ -266,7 +266,7 @@ def test_an_operator_of_an_unknown_domain_is_not_run(copied):
         model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
 
     edit(copied, estrange)
-    assert failure_of(copied).kind in (FailureKind.invalid_onnx, FailureKind.parity_unsupported)
+    assert failure_of(copied).kind in (FailureKind.ort_load, FailureKind.parity_unsupported)
 
 
 def test_an_operator_without_a_kernel_for_its_type_is_unsupported(copied):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from exporter import Failure, FailureKind, Status, Step
+from exporter.failures import make_failure
 from exporter.report import render_report
-from exporter.result import CaseRecord, DimRecord, OutputParity, StepRecord
+from exporter.result import CaseRecord, DimRecord, OutputParity, RescueRecord, Rung, StepRecord
 
 
 def failed(result, **changes):
@@ -40,6 +41,25 @@ def test_a_report_of_a_failure_has_what_to_do_and_no_files(perceptron):
         assert line in text.splitlines()
     assert "## Files" not in text
     assert "agreed with PyTorch" not in text
+
+
+def test_operators_and_fingerprint_of_a_failure_are_told(perceptron):
+    failure = make_failure(Step.capture, FailureKind.unsupported_op, "no function", ops=["aten.a", "aten.b"])
+    lines = render_report(failed(perceptron.result, failure=failure)).splitlines()
+    assert "- operators: aten.a, aten.b" in lines
+    assert f"- fingerprint: `{failure.fingerprint}`" in lines
+
+
+def test_what_an_export_needed_is_told_with_the_failure_and_the_steps_of_each_attempt(perceptron):
+    rescue = RescueRecord(
+        rung=Rung.no_optimize, step=Step.parity, kind=FailureKind.parity_failed, cause="off | by 1", helped=True
+    )
+    steps = [StepRecord(step=Step.save, duration_s=0.5, peak_rss_bytes=None, attempt=n) for n in (1, 2)]
+    text = render_report(replace(perceptron.result, rescues=[rescue], steps=steps))
+    assert "in 4 cases. It needed: no_optimize." in text
+    assert "| no_optimize | parity: parity_failed | off \\| by 1 | yes |" in text
+    assert "| save | 0.500 | - |" in text
+    assert "| save, attempt 2 | 0.500 | - |" in text
 
 
 def test_a_failure_before_any_step_says_so(perceptron):

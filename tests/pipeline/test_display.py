@@ -1,12 +1,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exporter.errors import FailureKind
-from exporter.result import Failure, Step
+from exporter.result import Failure, Rung, Step
 from pipeline.display import Display
 from pipeline.executor import Task
 from registry_sync.options import TrackingOptions
@@ -190,3 +191,9 @@ def test_a_full_disk_behind_standard_output_does_not_stop_the_batch():
     with Path("/dev/full").open("w") as full, speak(stdout=full) as process:
         _, err = process.communicate(timeout=60)
     assert err.startswith("came to the end\n")
+
+
+def test_what_an_export_needed_is_on_its_line(capsys):
+    display = Display(1)
+    display.show_ended(replace(PASSED, rescued_by=[Rung.math_attention, Rung.no_optimize]))
+    assert f"({PASSED.reason}; rescued by math_attention, no_optimize)" in capsys.readouterr().out

@@ -7,7 +7,8 @@ import pytest
 from batch_data import make_run
 from mlflow import MlflowClient
 
-from exporter.errors import SyncError
+from exporter.errors import FailureKind, SyncError
+from exporter.failure_fingerprint import take_failure_fingerprint
 from registry_sync import mlflow_log
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
@@ -57,8 +58,14 @@ def test_a_failed_export_is_a_failed_run_with_kind_and_cause(store: str, run: Ru
     assert bad.data.tags["modelpress.failure.cause"] == "3 of 4 elements"
     client = MlflowClient(tracking_uri=store)
     assert "repro/repro.py" in [item.path for item in client.list_artifacts(bad.info.run_id, "repro")]
+    fingerprint = take_failure_fingerprint(FailureKind.parity_failed, "3 of 4 elements")
+    assert bad.data.tags["modelpress.failure.fingerprint"] == fingerprint
     assert runs[record.run_id].info.status == "FAILED"
-    assert runs[f"{record.run_id}/good"].info.status == "FINISHED"
+    good = runs[f"{record.run_id}/good"]
+    assert good.info.status == "FINISHED"
+    # Only a pass was rescued.
+    assert good.data.tags["modelpress.rescued_by"] == "no_optimize"
+    assert "modelpress.rescued_by" not in bad.data.tags
 
 
 def test_a_log_that_was_cut_off_is_resumed(store: str, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

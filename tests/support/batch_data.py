@@ -6,7 +6,8 @@ from exporter import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
-from exporter.result import Failure, Step
+from exporter.failures import make_failure
+from exporter.result import RescueRecord, Rung, Step
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
 
@@ -23,7 +24,10 @@ def make_run(root: Path, *, model: bytes = b"onnx") -> RunDirectory:
     """runs/<id>/ and exports/ under a root, which has to be the working directory for its paths to hold."""
     run = RunDirectory(Path("runs/20260101-000000-abcd"))
     (root / run.results).mkdir(parents=True)
-    failure = Failure(step=Step.parity, kind=FailureKind.parity_failed, cause="3 of 4 elements", hint="try none")
+    failure = make_failure(Step.parity, FailureKind.parity_failed, "3 of 4 elements", "try none")
+    rescue = RescueRecord(
+        rung=Rung.no_optimize, step=Step.optimize, kind=FailureKind.optimize_error, cause="planted", helped=True
+    )
     exports = []
     for name, outcome, place in (("good", Outcome.passed, "exports/good"), ("bad", Outcome.failed, "bad")):
         directory = ExportDirectory(root / place)
@@ -32,7 +36,7 @@ def make_run(root: Path, *, model: bytes = b"onnx") -> RunDirectory:
         spec = make_spec(name)
         write_json(directory.fingerprint, {"spec.id": name})
         reason = failure if outcome is Outcome.failed else None
-        result = describe_result(spec, reason, 1_767_225_600.0, files=directory.record_files())
+        result = describe_result(spec, reason, 1_767_225_600.0, files=directory.record_files(), rescues=[rescue])
         write_result(directory, result)
         write_json(root / run.result(name), result)
         exports.append(

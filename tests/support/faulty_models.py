@@ -4,6 +4,7 @@ Every module here is built without arguments, so that `source: {_target_: faulty
 Those without a fault come first.
 """
 
+import math
 import os
 import sys
 import time
@@ -303,3 +304,59 @@ class NotAModule:
 
 
 NUMBER = 3
+
+
+class AttendsOverHeads(nn.Module):
+    """Attention on three axes, as in much hand-written code; torch's ONNX function for it takes four only."""
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+class AttendsUnderVmap(nn.Module):
+    """vmap has a rule of its own for the flash kernel, and that rule fixes the batch's size."""
+
+    def forward(self, x):
+        return torch.vmap(self._attend)(x)
+
+    def _attend(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x).transpose(1, 2)
+
+
+class TurnsGradientsOn(nn.Module):
+    """All of forward is a region with gradients on, which torch's decomposition step cannot take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            return self.linear(x) * 2
+
+
+class DiffersUnderDynamo(nn.Module):
+    """Takes an operator whose ONNX function fails here, unless Dynamo is what captures it."""
+
+    def forward(self, x):
+        if torch.compiler.is_dynamo_compiling():
+            return x * 2
+        return x * 2 + torch.histc(x, 4)[:1] * 0
+
+
+class TakesRootOfSize(nn.Module):
+    """The root of a symbolic size is a function of Python, not an operator, and has no ONNX function either."""
+
+    def forward(self, x):
+        return x * math.sqrt(x.shape[0])
+
+
+class TakesManyOperators(nn.Module):
+    """Three operators for which torch has no ONNX function, the first of them in the body of a branch."""
+
+    def forward(self, x):
+        def body(y):
+            return y.cumprod(0)
+
+        branched = torch.cond(x.sum() > 0, body, lambda y: y * 2, (x,))
+        return torch.linalg.svdvals(x).sum() + x.median(1).values.sum() + branched
