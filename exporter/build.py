@@ -82,7 +82,7 @@ def locate(target: str) -> Callable[..., Any]:
             message = f"importing {module_name}: {type(error).__name__}: {error}"
             raise StepError(FailureKind.import_error, message) from error
         return _get_attribute(found, parts[length:], target)
-    raise StepError(FailureKind.import_error, f"no module for source._target_ {target!r}")
+    raise StepError(FailureKind.import_error, f"no module for _target_ {target!r}")
 
 
 def _get_attribute(found: Any, names: list[str], target: str) -> Callable[..., Any]:

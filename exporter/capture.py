@@ -24,6 +24,7 @@ from exporter.graph_names import choose_output_names, name_inputs, name_sizes
 from exporter.spec import ExportSpec
 from exporter.structures import returns_containers
 from exporter.symbols import declared_axes, find_placeholders, map_symbols, parse_axis
+from exporter.translation_table import TranslationTable
 
 __all__ = ["UNBOUNDED", "Captured", "DimRange", "capture"]
 
@@ -56,7 +57,13 @@ class Captured:
     strategy: str
 
 
-def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor], report: Path) -> Captured:
+def capture(
+    module: nn.Module,
+    spec: ExportSpec,
+    example: dict[str, torch.Tensor],
+    report: Path,
+    table: TranslationTable | None = None,
+) -> Captured:
     """Capture and translate a module.
 
     Args:
@@ -64,6 +71,7 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
         spec: Gives the dims, the opset and the names.
         example: The inputs at the example sizes, by name.
         report: Where torch's Markdown report is put if the conversion fails; its directory must exist.
+        table: ONNX functions of the user's own.
 
     Raises:
         StepError: An axis declared dynamic came out as a number, or the outputs are not the declared ones.
@@ -73,7 +81,7 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
     with torch.no_grad(), _quiet(), _torch_report(report), _recurrent_layers(), _keep_exported() as exported:
         try:
             with returns_containers(module):
-                program = _export(module, spec, arguments, example, report.parent)
+                program = _export(module, spec, arguments, example, report.parent, table)
         except Exception:
             # torch fails on an output that is no tensor too, with words that do not say so.
             if exported:
@@ -98,7 +106,12 @@ def capture(module: nn.Module, spec: ExportSpec, example: dict[str, torch.Tensor
 
 
 def _export(
-    module: nn.Module, spec: ExportSpec, arguments: Arguments, example: dict[str, torch.Tensor], artifacts: Path
+    module: nn.Module,
+    spec: ExportSpec,
+    arguments: Arguments,
+    example: dict[str, torch.Tensor],
+    artifacts: Path,
+    table: TranslationTable | None,
 ) -> torch.onnx.ONNXProgram:
     call = arguments.arrange(example)
     program = torch.onnx.export(
@@ -111,6 +124,7 @@ def _export(
         optimize=False,
         opset_version=spec.export.opset_version,
         dynamic_shapes=_dynamic_shapes(spec),
+        custom_translation_table=table,
         report=True,
         artifacts_dir=artifacts,
     )

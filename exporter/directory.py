@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.plain_data import DataError, from_plain, to_plain
-from exporter.result import SCHEMA_VERSION, ExportResult, FileRecord, Step
+from exporter.result import SCHEMA_VERSION, ExportResult, Failure, FileRecord, Step
 from exporter.spec import ExportSpec
 
 __all__ = ["ExportDirectory", "hash_file", "hash_parts", "read_json", "write_json"]
@@ -126,6 +126,11 @@ class ExportDirectory:
         return self.path / "current_step"
 
     @property
+    def first_failure(self) -> Path:
+        """Why the first attempt failed, while another is made: a worker that dies in that one must not hide it."""
+        return self.path / "first_failure.json"
+
+    @property
     def scratch(self) -> "ExportDirectory":
         """Where another attempt at a failed export writes, so that what the first one left stays as it is."""
         return ExportDirectory(self.path / "attempt")
@@ -141,7 +146,8 @@ class ExportDirectory:
     def clear(self) -> None:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         shutil.rmtree(self.scratch.path, ignore_errors=True)
-        for path in (self.result, *self.model_files, self.report, self.torch_report, self.current_step):
+        written = (self.result, *self.model_files, self.report, self.torch_report)
+        for path in (*written, self.current_step, self.first_failure):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.repro, ignore_errors=True)
 
@@ -162,6 +168,13 @@ class ExportDirectory:
         try:
             return Step(self.current_step.read_text())
         except (OSError, ValueError):
+            return None
+
+    def read_first_failure(self) -> Failure | None:
+        """Why the first attempt failed, if a worker left in the middle of another."""
+        try:
+            return from_plain(Failure, read_json(self.first_failure))
+        except (OSError, DataError):
             return None
 
     def read_result(self) -> ExportResult:

@@ -7,12 +7,13 @@ because most are private to it.
 import errno
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from exporter.errors import FailureKind, StepError
 from exporter.failure_fingerprint import take_failure_fingerprint
 from exporter.result import Failure, Step
 
-__all__ = ["HINTS", "describe_failure", "is_storage_error", "make_failure", "one_line"]
+__all__ = ["HINTS", "describe_failure", "is_storage_error", "make_failure", "one_line", "put_first"]
 
 _MAX_CAUSE = 400
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
@@ -77,6 +78,13 @@ def make_failure(step: Step | None, kind: FailureKind, cause: str, hint: str = "
         ops=list(ops),
         fingerprint=take_failure_fingerprint(kind, cause, ops),
     )
+
+
+def put_first(first: Failure | None, later: Failure) -> Failure:
+    """The failure to report where a worker ended while it tried a way round another one."""
+    if first is None:
+        return later
+    return replace(first, hint=f"{first.hint} (another way was tried, and ended with {later.kind}: {later.cause})")
 
 
 def describe_failure(step: Step, error: BaseException) -> Failure:

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.onnx._internal.exporter import _capture_strategies
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from exporter.directory import ExportDirectory
+from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
 from exporter.result import Failure, RescueRecord, Rung, Step
 from exporter.spec import ExportSpec
@@ -91,6 +91,7 @@ def climb(
     records: list[RescueRecord] = []
     while failure is not None and (rung := _choose(failure, attempt, spec, records)) is not None:
         log.info("trying %s, because %s", rung, failure)
+        write_json(directory.first_failure, first)
         recorder.attempt += 1
         found: dict[str, Any] = {}
         after = _try_aside(attempt, spec, directory, (*kept, rung), found)
@@ -103,6 +104,7 @@ def climb(
             findings.update(before, **found)
         if helped:
             kept, failure = (*kept, rung), after
+    directory.first_failure.unlink(missing_ok=True)
     if records:
         findings["rescues"] = records
     if failure is not None and first is not None:

@@ -33,6 +33,7 @@ from exporter.result import CaseRecord, PassRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepRecorder
 from exporter.trace import read_trace
+from exporter.translation_table import TranslationTable, build_table
 
 __all__ = ["run_steps", "set_threads"]
 
@@ -63,7 +64,9 @@ def run_steps(
         module = build.build_module(spec.model) if module is None else module.eval()
         build.check_signature(module, spec.model)
         findings["num_parameters"] = measure.count_parameters(module)
-    rescue.climb(_Attempt(module, threads, recorder), spec, directory, recorder, findings)
+        # After the module, whose file is what registers a user's own operators.
+        table = build_table(spec.export.custom_translation_table)
+    rescue.climb(_Attempt(module, table, threads, recorder), spec, directory, recorder, findings)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class _Attempt:
     """From the module to a proven file, one step after the other; may be made again in another way."""
 
     module: nn.Module
+    table: TranslationTable | None
     threads: int
     recorder: StepRecorder
 
@@ -82,7 +86,7 @@ class _Attempt:
             example = inputs.make_inputs(spec.model, cases[0])
             try:
                 with rescue.taking(rungs):
-                    captured = capture.capture(self.module, spec, example, directory.torch_report)
+                    captured = capture.capture(self.module, spec, example, directory.torch_report, self.table)
             except Exception as error:
                 call = arguments_of(self.module, spec.model).arrange(example)
                 diagnosis.explain_capture(error, self.module, call, directory.torch_report)

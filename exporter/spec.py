@@ -192,6 +192,9 @@ class ExportOptions:
     optimize: Any = "default"
     # Write also model.ort.onnx: optimized by ONNX Runtime ("extended" level), for ONNX Runtime on the CPU alone.
     ort_optimized: bool = False
+    # `_target_` is the dotted path of a function that gives a dict from operators to ONNX functions of one's own, the
+    # rest its keyword arguments.
+    custom_translation_table: dict[str, Any] | None = None
 
 
 @dataclass

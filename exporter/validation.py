@@ -61,6 +61,11 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
     for key in ("rtol", "atol"):
         if not 0 <= getattr(spec.precision, key) < float("inf"):
             yield f"precision.{key}: {getattr(spec.precision, key)} must be a number of at least 0"
+    table = spec.export.custom_translation_table
+    if table is not None:
+        if not isinstance(table.get("_target_"), str):
+            yield "export.custom_translation_table: the key _target_ is missing: the dotted path of a function"
+        yield from _find_nonfinite("export.custom_translation_table", table)
     if spec.parity.max_input_elements < 1:
         yield f"parity.max_input_elements: {spec.parity.max_input_elements} must be at least 1"
     if not 1 <= spec.parity.max_noise_ratio < float("inf"):

@@ -17,7 +17,7 @@ from pathlib import Path
 from exporter.conductor import describe_result, export, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.failures import is_storage_error, make_failure
+from exporter.failures import is_storage_error, make_failure, put_first
 from exporter.lifeline import die_with_parent
 from exporter.provenance import read_provenance
 
@@ -106,6 +106,7 @@ def _run(directory: ExportDirectory, threads: int) -> int:
         if raised is not None:
             _write_failure(directory, raised, started)
         directory.current_step.unlink(missing_ok=True)
+        directory.first_failure.unlink(missing_ok=True)
     except OSError:
         traceback.print_exc()
         return STATUS_STORAGE
@@ -131,6 +132,6 @@ def _write_failure(directory: ExportDirectory, error: BaseException, started: fl
         # The steps turn a model's exceptions into results; what comes through is the disk's fault or ours.
         kind = FailureKind.storage_error if is_storage_error(error) else FailureKind.internal_error
     cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    failure = make_failure(directory.read_current_step(), kind, cause)
+    failure = put_first(directory.read_first_failure(), make_failure(directory.read_current_step(), kind, cause))
     provenance = read_provenance(directory)
     write_result(directory, describe_result(directory.read_spec(), failure, started, provenance=provenance))

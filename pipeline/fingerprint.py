@@ -31,7 +31,8 @@ def take_fingerprint(spec: ExportSpec) -> dict[str, str]:
     parts = {f"spec.{key}": json.dumps(value) for key, value in flatten(to_plain(spec)).items()}
     parts |= {f"version.{name}": version for name, version in library_versions().items()}
     parts["code.modelpress"] = _hash_own_code()
-    for dotted in collect_targets([spec.model.source, spec.model.input_factory, spec.model.constants]):
+    model, table = spec.model, spec.export.custom_translation_table
+    for dotted in collect_targets([model.source, model.input_factory, model.constants, table]):
         parts.update(_code_parts(dotted))
     for path in sorted({item.fill.path for item in spec.model.inputs.values() if item.fill.path is not None}):
         if Path(path).is_file():

@@ -8,7 +8,7 @@ from typing import assert_never
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.failures import is_storage_error, make_failure
+from exporter.failures import is_storage_error, make_failure, put_first
 from exporter.plain_data import DataError
 from exporter.provenance import read_provenance
 from exporter.result import ExportResult
@@ -42,10 +42,11 @@ def fail_result(
     spec: ExportSpec, directory: ExportDirectory, kind: FailureKind, cause: str, duration_s: float
 ) -> ExportResult:
     """Write, in the worker's place, the result of an export that it could not finish."""
-    failure = make_failure(directory.read_current_step(), kind, cause)
+    failure = put_first(directory.read_first_failure(), make_failure(directory.read_current_step(), kind, cause))
     result = describe_result(spec, failure, time.time() - duration_s, provenance=read_provenance(directory))
     try:
         directory.current_step.unlink(missing_ok=True)
+        directory.first_failure.unlink(missing_ok=True)
         write_result(directory, result)
     except OSError as error:
         if not is_storage_error(error):

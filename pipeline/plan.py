@@ -44,6 +44,10 @@ def require_sound(specs: Sequence[ExportSpec]) -> None:
         if id(spec.model) not in checked:
             checked.add(id(spec.model))
             problems.extend(f"{spec.model.name}: {problem}" for problem in _find_source_problems(spec.model))
+        table = spec.export.custom_translation_table
+        if table is not None:
+            found = _find_target_problems("export.custom_translation_table", str(table["_target_"]))
+            problems.extend(f"{spec.model.name}: {problem}" for problem in found)
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
@@ -101,6 +105,7 @@ def _find_source_problems(model: ModelSpec) -> Iterator[str]:
 
 
 def _find_target_problems(key: str, dotted: str) -> Iterator[str]:
+    """What of a `_target_` is not there, as far as its source says so."""
     target = find_target(dotted)
     if not has_module(dotted):
         yield (

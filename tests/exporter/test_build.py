@@ -72,9 +72,9 @@ def test_a_target_may_be_nested_in_a_class():
 @pytest.mark.parametrize(
     ("target", "cause"),
     [
-        ("no_such_package.Model", "no module for source._target_ 'no_such_package.Model'"),
-        ("Model", "no module for source._target_ 'Model'"),
-        ("", "no module for source._target_ ''"),
+        ("no_such_package.Model", "no module for _target_ 'no_such_package.Model'"),
+        ("Model", "no module for _target_ 'Model'"),
+        ("", "no module for _target_ ''"),
         ("torch.nn.Linaer", "'torch.nn.Linaer': no 'Linaer' in torch.nn"),
         ("torch.no_such.Linear", "'torch.no_such.Linear': no 'no_such' in torch"),
         ("faulty_models.NUMBER", "'faulty_models.NUMBER' is a int, which cannot be called"),

@@ -186,3 +186,20 @@ def test_without_passes_there_is_nothing_to_turn_off(tmp_path, monkeypatch):
     result = export(spec_with(optimize="none"), tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     assert result.rescues == []
+
+
+def test_the_first_failure_is_on_disk_while_another_way_is_tried_and_not_after(tmp_path, monkeypatch):
+    break_optimizer(monkeypatch, raise_pass_error)
+    directory, seen = ExportDirectory(tmp_path), []
+    result = export(
+        spec_with(),
+        tmp_path,
+        faulty_models.Perceptron(),
+        threads=1,
+        on_step=lambda step: seen.append((step, directory.read_first_failure())),
+    )
+    assert result.rescued_by == [Rung.no_optimize]
+    second = next(index for index, (step, _) in enumerate(seen[2:], 2) if step is Step.capture)
+    assert {failure and failure.kind for _, failure in seen[:second]} == {None}
+    assert {failure and failure.kind for _, failure in seen[second:]} == {FailureKind.optimize_error}
+    assert not directory.first_failure.exists()

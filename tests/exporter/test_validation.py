@@ -104,6 +104,12 @@ def test_a_seed_that_a_generator_does_not_take_is_refused(seed):
     assert problem.startswith(f"model.seed: {seed} ")
 
 
+@pytest.mark.parametrize("table", [{}, {"size": 3}, {"_target_": 3}])
+def test_a_translation_table_without_target_is_refused(table):
+    (problem,) = problems_after(lambda spec: setattr(spec.export, "custom_translation_table", table))
+    assert problem.startswith("export.custom_translation_table: the key _target_ is missing")
+
+
 def test_a_source_without_target_is_refused():
     (problem,) = problems_after(lambda spec: spec.model.source.pop("_target_"))
     assert problem.startswith("model.source: the key _target_ is missing")

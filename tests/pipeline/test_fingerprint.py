@@ -155,6 +155,16 @@ def test_changed_source_of_a_nested_target_is_explained_by_its_file(project):
     assert explain_change(before, take(spec)) == "code changed: fp_config.py"
 
 
+def test_changed_source_of_a_translation_table_is_explained_by_its_file(project):
+    (project / "fp_table.py").write_text("def make_table(): ...\n")
+    spec = make_spec()
+    spec.export = ExportOptions(custom_translation_table={"_target_": "fp_table.make_table"})
+    before = take(spec)
+    assert before["code.fp_table.py"] == hash_file(project / "fp_table.py")
+    (project / "fp_table.py").write_text("def make_table(): return {}\n")
+    assert explain_change(before, take(spec)) == "code changed: fp_table.py"
+
+
 def test_a_changed_file_that_the_model_does_not_import_changes_nothing(project):
     before = take()
     (project / "fp_unused.py").write_text("changed = True\n")

@@ -8,7 +8,7 @@ import pytest
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
-from exporter.failures import HINTS
+from exporter.failures import HINTS, make_failure
 from exporter.result import Status, Step
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.executor import Ended, Ending, Task
@@ -136,3 +136,21 @@ def test_a_full_disk_is_a_storage_error_also_where_the_story_cannot_be_written(d
     )
     assert done.stderr == ""
     assert done.stdout == "storage_error\n"
+
+
+def test_a_worker_that_died_in_a_rescue_does_not_hide_what_failed_first(directory):
+    first = make_failure(Step.parity, FailureKind.parity_failed, "output 'y' is off")
+    write_json(directory.first_failure, first)
+    directory.current_step.write_text("capture")
+    result = collect_result(SPEC, end(directory, Ending.timed_out, 60))
+    failure = result.failure
+    assert (failure.step, failure.kind, failure.cause) == (first.step, first.kind, first.cause)
+    assert failure.fingerprint == first.fingerprint
+    assert failure.hint.startswith(first.hint)
+    assert "ended with timeout: no result after 60 s" in failure.hint
+    assert not directory.first_failure.exists()
+
+
+def test_a_first_failure_that_cannot_be_read_is_none(directory):
+    directory.first_failure.write_text("{")
+    assert collect_result(SPEC, end(directory, Ending.timed_out, 60)).failure.kind is FailureKind.timeout

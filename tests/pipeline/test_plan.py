@@ -115,6 +115,21 @@ def test_a_missing_module_is_refused():
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("pl_tabel.make_table", "there is no module 'pl_tabel' for 'pl_tabel.make_table', neither installed nor in"),
+        ("pl_models.make_nets", "there is no 'make_nets' in pl_models"),
+    ],
+)
+def test_a_translation_table_that_is_not_there_is_refused(target, problem):
+    spec = make_spec()
+    spec.export.custom_translation_table = {"_target_": target}
+    assert complaint(spec).startswith(f"net: export.custom_translation_table._target_: {problem}")
+    spec.export.custom_translation_table = {"_target_": "pl_models.build_net"}
+    require_sound([spec])
+
+
 def test_all_problems_are_told_at_once_and_each_once():
     specs = [make_spec("a", inputs=("pixel",)), make_spec("b", target="pl_nowhere.Net"), make_spec("a")]
     specs.append(make_spec("c", target="pl_nowhere.Net"))
