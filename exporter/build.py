@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from exporter.arguments import ArgumentError, Arguments, find_roots
 from exporter.errors import FailureKind, StepError
 from exporter.spec import ModelSpec
 from exporter.suggestion import suggest
+from exporter.weights import copy_weights
 
 __all__ = ["build_module", "check_signature", "construct", "locate", "seed_everything"]
 
@@ -35,7 +35,7 @@ def build_module(model: ModelSpec) -> nn.Module:
             f"source._target_ {model.source.get('_target_')!r} gives a {type(module).__name__}, not a torch.nn.Module",
         )
     if model.weights is not None:
-        load_weights(module, Path(model.weights))
+        copy_weights(module, Path(model.weights))
     return module.eval()
 
 
@@ -96,26 +96,6 @@ def _get_attribute(found: Any, names: list[str], target: str) -> Callable[..., A
     if not callable(found):
         raise StepError(FailureKind.import_error, f"{target!r} is a {type(found).__name__}, which cannot be called")
     return found  # type: ignore[no-any-return]
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a state dict: .safetensors, or what `torch.load(weights_only=True)` reads; nothing runs code."""
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        _require_same_dtypes(module.state_dict(), state)
-        # Copied, not assigned: assigning would part tied weights.
-        module.load_state_dict(state, strict=True)
-    except Exception as error:
-        raise StepError(FailureKind.weights_error, f"{path}: {type(error).__name__}: {error}") from error
-
-
-def _require_same_dtypes(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-    for name, tensor in state.items():
-        if name in own and own[name].dtype is not tensor.dtype:
-            raise TypeError(f"{name!r} is {tensor.dtype} in the file and {own[name].dtype} in the model")
 
 
 def check_signature(module: nn.Module, model: ModelSpec) -> None:

@@ -2,26 +2,38 @@
 
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from exporter.arrays import to_array, to_ort_value
 from exporter.parity import open_session
+from exporter.result import FileRecord, WeightsMode
 
-__all__ = ["count_parameters", "measure_latency"]
+__all__ = ["can_prepack", "count_parameters", "measure_latency"]
 
 _MAX_CALLS = 20
 _MAX_S = 1.0
+_MAX_PREPACKED_BYTES = 1 << 30
 
 
-def measure_latency(path: Path, example: dict[str, torch.Tensor], threads: int) -> float:
-    """Median time of a call on the example inputs, in seconds, weights prepacked as in production.
+def can_prepack(mode: WeightsMode, files: Iterable[FileRecord]) -> bool:
+    """Whether latency is measured with prepacked weights, as in production.
+
+    Prepacking copies the weights into memory. Streamed ones may have been streamed because there is no room for
+    them, so above 1 GiB they stay mapped, and the result says that the latency is that of mapped weights.
+    """
+    return mode is not WeightsMode.streamed or sum(file.size_bytes for file in files) <= _MAX_PREPACKED_BYTES
+
+
+def measure_latency(path: Path, example: dict[str, torch.Tensor], threads: int, *, prepack: bool = True) -> float:
+    """Median time of a call on the example inputs, in seconds.
 
     After one call to warm up, up to 20 calls are made, for about a second at most. Exports that run beside
     this one slow it down: compare numbers of the same batch, not of different machines.
     """
-    session = open_session(path, prepack=True, threads=threads)
+    session = open_session(path, prepack=prepack, threads=threads)
     # Of arrays that live as long as the values that share their memory.
     arrays = {name: to_array(tensor) for name, tensor in example.items()}
     feeds = {name: to_ort_value(array) for name, array in arrays.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from exporter.result import DimRecord, Divergence, ExportResult, Status, StepRecord, TensorRecord
+from exporter.result import DimRecord, Divergence, ExportResult, Status, StepRecord, TensorRecord, WeightsRecord
 
 __all__ = ["render_report"]
 
@@ -223,6 +223,8 @@ def _render_files(result: ExportResult) -> str:
     if result.status is not Status.passed:
         return ""
     latency = "" if result.latency_s is None else f", {result.latency_s * 1000:.3g} ms a call in ONNX Runtime"
+    if latency and not result.latency_prepacked:
+        latency += " (weights mapped, not prepacked)"
     facts = (
         f"{result.num_parameters:,} parameters, {result.num_nodes_captured} nodes captured, {result.num_nodes} after "
         f"optimize, opset {result.spec.export.opset_version}{latency}."
@@ -232,7 +234,13 @@ def _render_files(result: ExportResult) -> str:
         ("file", "bytes", "sha256"),
         ((file.path, file.size_bytes, file.sha256) for file in result.files),
     )
-    return f"{files}\n\n{facts}"
+    return f"{files}\n\n{facts}{_render_weights(result.weights)}"
+
+
+def _render_weights(weights: WeightsRecord | None) -> str:
+    if weights is None:
+        return ""
+    return f" Weights {weights.mode}{f': {_text(weights.reason)}' if weights.reason else ''}."
 
 
 def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:

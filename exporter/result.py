@@ -28,6 +28,8 @@ __all__ = [
     "StepRecord",
     "TensorRecord",
     "TorchScriptRecord",
+    "WeightsMode",
+    "WeightsRecord",
 ]
 
 # Raised when a field changes its meaning; a reader refuses a newer one.
@@ -299,6 +301,26 @@ class FileRecord:
     sha256: str
 
 
+class WeightsMode(StrEnum):
+    """How a module came by its weights."""
+
+    # Mapped from a safetensors checkpoint, and copied from file to file.
+    streamed = "streamed"
+    loaded = "loaded"
+    # Made by the constructor from the seed.
+    seeded = "seeded"
+    # In a module that was handed to `export`.
+    given = "given"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsRecord:
+    """How the module came by its weights, and for loaded ones why they were not streamed."""
+
+    mode: WeightsMode
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchScriptRecord:
     """What the TorchScript exporter needs for the same model, and the dynamo exporter measured in the same way.
@@ -345,6 +367,7 @@ class ExportResult:
     divergence: Divergence | None = None
     files: list[FileRecord] = field(default_factory=list)
     capture_strategy: str = ""
+    weights: WeightsRecord | None = None
     num_parameters: int = 0
     num_nodes: int = 0
     # Nodes before the optimize step; equal to num_nodes where it changed nothing.
@@ -356,6 +379,8 @@ class ExportResult:
     latency_s: float | None = None
     # None unless export.compare_torchscript asked for it and the export passed.
     torchscript: TorchScriptRecord | None = None
+    # Whether the weights were laid out for speed, which takes a copy of them in memory; not for large streamed ones.
+    latency_prepacked: bool = True
     versions: dict[str, str] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
     schema_version: int = SCHEMA_VERSION

@@ -10,6 +10,7 @@ from exporter.directory import ExportDirectory
 from exporter.graph_names import all_values, rename_values
 from exporter.provenance import model_properties
 from exporter.spec import ModelSpec
+from exporter.transposed import write_transposed_by_blocks
 
 __all__ = ["save", "separate_outputs"]
 
@@ -30,6 +31,7 @@ def save(captured: Captured, directory: ExportDirectory, model: ModelSpec) -> No
     trace = collect_metadata(program.model) if model.debug_metadata else None
     _clear_metadata(program.model)
     program.model.metadata_props.update(model_properties(model, directory))
+    write_transposed_by_blocks(program.model)
     program.save(directory.model, external_data=True)
     if directory.model_data.exists() and directory.model_data.stat().st_size == 0:
         # Written even where every tensor is small enough to stand in the graph.

@@ -23,6 +23,7 @@ from exporter import (
     parity,
     rescue,
     save,
+    streaming,
 )
 from exporter.arguments import arguments_of
 from exporter.assumptions import add_cases
@@ -61,19 +62,20 @@ def run_steps(
         StepFailed: No attempt passed.
     """
     with recorder.step(Step.build):
-        module = build.build_module(spec.model) if module is None else module.eval()
+        built = streaming.build(spec) if module is None else streaming.take(module)
+        module, findings["weights"] = built.module, built.record
         build.check_signature(module, spec.model)
         findings["num_parameters"] = measure.count_parameters(module)
         # After the module, whose file is what registers a user's own operators.
         table = build_table(spec.export.custom_translation_table)
-    rescue.climb(_Attempt(module, table, threads, recorder), spec, directory, recorder, findings)
+    rescue.climb(_Attempt(built, table, threads, recorder), spec, directory, recorder, findings)
 
 
 @dataclass(frozen=True)
 class _Attempt:
     """From the module to a proven file, one step after the other; may be made again in another way."""
 
-    module: nn.Module
+    built: streaming.Built
     table: TranslationTable | None
     threads: int
     recorder: StepRecorder
@@ -86,11 +88,12 @@ class _Attempt:
             example = inputs.make_inputs(spec.model, cases[0])
             try:
                 with rescue.taking(rungs):
-                    captured = capture.capture(self.module, spec, example, directory.torch_report, self.table)
+                    captured = capture.capture(self.built.module, spec, example, directory.torch_report, self.table)
             except Exception as error:
-                call = arguments_of(self.module, spec.model).arrange(example)
-                diagnosis.explain_capture(error, self.module, call, directory.torch_report)
+                call = arguments_of(self.built.module, spec.model).arrange(example)
+                diagnosis.explain_capture(error, self.built.module, call, directory.torch_report)
                 raise
+            streaming.refer_to_checkpoint(captured.program, self.built.places)
             findings["capture_strategy"] = captured.strategy
             cases = add_cases(spec, cases, captured.assumptions)
             findings["num_nodes_captured"] = optimize.count_nodes(captured.program)
@@ -102,6 +105,7 @@ class _Attempt:
         with self.recorder.step(Step.save):
             trace = read_trace(captured)
             save.save(captured, directory, spec.model)
+            self.built.require_unchanged()
             findings["files"] = directory.record_files()
             ranges, assumptions = captured.ranges, captured.assumptions
             # The program holds on to a copy of every folded initializer; the trace does not.
@@ -114,20 +118,22 @@ class _Attempt:
             records: list[CaseRecord] = []
             findings["cases"] = records
             # One by one: the cases before a failure stay on record.
-            search = DivergenceSearch(trace, spec, self.module, directory.model, self.threads)
+            search = DivergenceSearch(trace, spec, self.built.module, directory.model, self.threads)
             with search.explains(cases, records, findings):
-                records.extend(parity.run_cases(session, self.module, spec, cases, graph.outputs))
+                records.extend(parity.run_cases(session, self.built.module, spec, cases, graph.outputs))
                 records[:] = noise_floor.settle(records, spec.parity)
                 findings["dims"] = parity.prove_dims(spec, records)
                 parity.judge(records, assumptions)
             del session
             if spec.export.ort_optimized:
                 ort_optimized.write_optimized(directory)
-                ort_optimized.prove_optimized(directory, self.module, spec, cases[0], graph.outputs, self.threads)
+                ort_optimized.prove_optimized(directory, self.built.module, spec, cases[0], graph.outputs, self.threads)
                 findings["files"] = directory.record_files()
         with self.recorder.step(Step.measure):
-            findings["latency_s"] = measure.measure_latency(directory.model, example, self.threads)
+            prepack = measure.can_prepack(self.built.record.mode, findings["files"])
+            findings["latency_prepacked"] = prepack
+            findings["latency_s"] = measure.measure_latency(directory.model, example, self.threads, prepack=prepack)
 
     def uses_attention(self, spec: ExportSpec) -> bool:
         example = inputs.make_inputs(spec.model, choose_cases(spec)[0])
-        return diagnosis.uses_attention(self.module, arguments_of(self.module, spec.model).arrange(example))
+        return diagnosis.uses_attention(self.built.module, arguments_of(self.built.module, spec.model).arrange(example))

@@ -170,8 +170,11 @@ class ModelSpec:
     input_factory: dict[str, Any] | None = None
     # In order. Where `forward` returns a dict, these are its keys. Empty: named after what `forward` returns.
     outputs: dict[str, Output] = field(default_factory=dict)
-    # A .safetensors or .pt file of a state dict; without it the weights are what the seed makes them.
+    # A state dict: a .safetensors file, the .safetensors.index.json of a sharded one, or a .pt file; without it the
+    # weights are what the seed makes them.
     weights: str | None = None
+    # Checked before the weights are used: the file's, or that of the output of `sha256sum INDEX SHARDS...`.
+    weights_sha256: str | None = None
     # Seeds random weights and the test inputs.
     seed: int = 0
     # Also write model.debug.onnx, whose nodes carry their stack traces: paths and source lines of this machine.
@@ -195,6 +198,8 @@ class ExportOptions:
     # `_target_` is the dotted path of a function that gives a dict from operators to ONNX functions of one's own, the
     # rest its keyword arguments.
     custom_translation_table: dict[str, Any] | None = None
+    # Copy safetensors weights from file to file, without loading them; false loads them as any others.
+    stream_weights: bool = True
 
 
 @dataclass

@@ -36,6 +36,7 @@ _FLOATS = (
     *_COMPLEX,
 )
 _FILL_FILES = (".npy", ".npz", ".safetensors")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def require_valid(spec: ExportSpec) -> None:
@@ -93,6 +94,7 @@ def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     yield from _find_nonfinite("model.source", model.source)
     if not 0 <= model.seed < _MAX_SEED:
         yield f"model.seed: {model.seed} must be at least 0 and less than 2**32"
+    yield from _find_hash_problems(model)
     if not model.inputs:
         yield "model.inputs: is empty; forward needs at least one tensor"
     yield from _find_dim_problems(model)
@@ -118,6 +120,15 @@ def _names_in_shape(shape: list[int | str]) -> Iterator[str]:
         if isinstance(axis, str):
             with suppress(AxisError):
                 yield from names_in_axis(axis)
+
+
+def _find_hash_problems(model: ModelSpec) -> Iterator[str]:
+    if model.weights_sha256 is None:
+        return
+    if not _SHA256.fullmatch(model.weights_sha256):
+        yield f"model.weights_sha256: {model.weights_sha256!r} must be 64 hexadecimal digits, as sha256sum prints"
+    if model.weights is None:
+        yield "model.weights_sha256: there is no model.weights that could have it"
 
 
 def _find_nonfinite(place: str, node: object) -> Iterator[str]:

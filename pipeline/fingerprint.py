@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import exporter
+from exporter.checkpoint import hash_weights
 from exporter.directory import hash_file
 from exporter.plain_data import flatten, to_plain
 from exporter.spec import ExportSpec
@@ -38,7 +39,7 @@ def take_fingerprint(spec: ExportSpec) -> dict[str, str]:
         if Path(path).is_file():
             parts[f"data.{path}"] = hash_file(Path(path))
     if spec.model.weights is not None and Path(spec.model.weights).is_file():
-        parts["weights"] = hash_file(Path(spec.model.weights))
+        parts["weights"] = hash_weights(Path(spec.model.weights))
     return parts
 
 

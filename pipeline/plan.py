@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.arguments import find_roots
+from exporter.checkpoint import CheckpointError, find_files
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError
 from exporter.plain_data import DataError
@@ -88,8 +89,8 @@ def _find_duplicates(specs: Sequence[ExportSpec]) -> Iterator[str]:
 
 
 def _find_source_problems(model: ModelSpec) -> Iterator[str]:
-    if model.weights is not None and not Path(model.weights).is_file():
-        yield f"model.weights: there is no file {model.weights!r} (relative to {Path.cwd()})"
+    if model.weights is not None:
+        yield from _find_weights_problems(Path(model.weights))
     for name, item in model.inputs.items():
         path = item.fill.path
         if path is not None and not Path(path).is_file():
@@ -119,6 +120,16 @@ def _find_target_problems(key: str, dotted: str) -> Iterator[str]:
         near = suggest(target.names[0], defined)
         meant = f"; did you mean {target.module}.{near}?" if near else ""
         yield f"{key}._target_: there is no {target.names[0]!r} in {target.module} ({target.path}){meant}"
+
+
+def _find_weights_problems(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        yield f"model.weights: there is no file {str(path)!r} (relative to {Path.cwd()})"
+        return
+    try:
+        find_files(path)
+    except CheckpointError as error:
+        yield f"model.weights: {error}"
 
 
 def _find_input_problems(model: ModelSpec, forward: Forward, dotted: str) -> Iterator[str]:

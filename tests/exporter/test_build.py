@@ -162,10 +162,21 @@ def test_a_weights_file_that_is_missing_or_broken_is_a_weights_error(tmp_path, n
     assert error.cause.startswith(f"{path}: ")
 
 
-def test_weights_of_another_dtype_are_a_weights_error(tmp_path, state):
-    save_file({name: tensor.half() for name, tensor in state.items()}, tmp_path / "half.safetensors")
-    error = raised(build_module, model_of(LINEAR, tmp_path / "half.safetensors"))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.complex64])
+def test_weights_of_a_dtype_that_the_models_does_not_hold_are_a_weights_error(tmp_path, state, dtype):
+    save_file({name: tensor.to(dtype) for name, tensor in state.items()}, tmp_path / "other.safetensors")
+    error = raised(build_module, model_of(LINEAR, tmp_path / "other.safetensors"))
     assert error.kind is FailureKind.weights_error
+    assert f"is {dtype} in the file and torch.float32 in the model" in error.cause
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrower_floats_are_widened_to_the_models(tmp_path, state, dtype):
+    narrow = {name: tensor.to(dtype) for name, tensor in state.items()}
+    save_file(narrow, tmp_path / "narrow.safetensors")
+    module = build_module(model_of(LINEAR, tmp_path / "narrow.safetensors"))
+    assert module.weight.dtype is torch.float32
+    assert torch.equal(module.weight, narrow["weight"].float())
 
 
 class RunsOnLoad:
@@ -189,6 +200,33 @@ def test_tied_weights_stay_tied_when_they_are_loaded(tmp_path):
     torch.save(faulty_models.Ties().state_dict(), tmp_path / "tied.pt")
     module = build_module(model_of({"_target_": "faulty_models.Ties"}, tmp_path / "tied.pt"))
     assert module.second.weight is module.first.weight
+
+
+TIES = {"_target_": "faulty_models.Ties"}
+
+
+@pytest.mark.parametrize("name", ["first.weight", "second.weight"])
+def test_one_name_of_a_tied_weight_is_enough(tmp_path, name):
+    weight = torch.randn(8, 8)
+    save_file({name: weight}, tmp_path / "tied.safetensors")
+    module = build_module(model_of(TIES, tmp_path / "tied.safetensors"))
+    assert module.second.weight is module.first.weight
+    assert torch.equal(module.first.weight, weight)
+
+
+def test_no_name_of_a_tied_weight_is_too_few(tmp_path):
+    save_file({"third.weight": torch.ones(8, 8)}, tmp_path / "tied.safetensors")
+    error = raised(build_module, model_of(TIES, tmp_path / "tied.safetensors"))
+    assert error.kind is FailureKind.weights_error
+    assert 'Missing key(s) in state_dict: "first.weight", "second.weight"' in error.cause
+
+
+def test_two_values_for_one_tied_weight_are_a_weights_error(tmp_path):
+    state = {"first.weight": torch.zeros(8, 8), "second.weight": torch.ones(8, 8)}
+    save_file(state, tmp_path / "tied.safetensors")
+    error = raised(build_module, model_of(TIES, tmp_path / "tied.safetensors"))
+    assert error.kind is FailureKind.weights_error
+    assert "'first.weight' and 'second.weight' are one tensor in the model, and differ in the file" in error.cause
 
 
 class Signatures(nn.Module):

@@ -262,3 +262,18 @@ def test_these_fills_fit_every_dtype(dtype):
 def test_a_limit_on_noise_that_pytorch_itself_would_miss_is_refused(value):
     found = problems_after(lambda spec: setattr(spec.parity, "max_noise_ratio", value))
     assert found == [f"parity.max_noise_ratio: {value} must be a number of at least 1"]
+
+
+@pytest.mark.parametrize("value", ["", "a" * 63, "g" * 64, "sha256:" + "a" * 64])
+def test_a_hash_that_is_none_is_refused(value):
+    def change(spec):
+        spec.model.weights = "w.safetensors"
+        spec.model.weights_sha256 = value
+
+    (problem,) = problems_after(change)
+    assert problem.startswith(f"model.weights_sha256: {value!r} must be 64 hexadecimal digits")
+
+
+def test_a_hash_of_no_weights_is_refused():
+    (problem,) = problems_after(lambda spec: setattr(spec.model, "weights_sha256", "aB" * 32))
+    assert problem == "model.weights_sha256: there is no model.weights that could have it"
