@@ -30,8 +30,10 @@ def written(path, value):
 
 @pytest.mark.parametrize("shape", [(8, 8), (3, 100), (100, 3), (1, 7), (97, 89)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8, ir.DataType.BFLOAT16.numpy()])
-def test_a_transposed_matrix_is_written_as_numpy_would(tmp_path, monkeypatch, shape, dtype):
-    monkeypatch.setattr(transposed, "_BLOCK_BYTES", 1)
+@pytest.mark.parametrize("block", [1, 100, 1 << 24])
+def test_a_transposed_matrix_is_written_as_numpy_would(tmp_path, monkeypatch, shape, dtype, block):
+    monkeypatch.setattr(transposed, "_MIN_BYTES", 1)
+    monkeypatch.setattr(transposed, "_BLOCK_BYTES", block)
     array = np.arange(shape[0] * shape[1]).reshape(shape).astype(dtype).T
     model, value = model_with(array)
     before = value.const_value
@@ -42,6 +44,7 @@ def test_a_transposed_matrix_is_written_as_numpy_would(tmp_path, monkeypatch, sh
 
 
 def test_blocks_of_several_rows_meet_without_a_gap(tmp_path, monkeypatch):
+    monkeypatch.setattr(transposed, "_MIN_BYTES", 1)
     monkeypatch.setattr(transposed, "_BLOCK_BYTES", 4 * 10 * 3)
     array = np.random.default_rng(0).normal(size=(11, 10)).astype(np.float32).T
     model, value = model_with(array)
@@ -55,7 +58,7 @@ def test_small_and_straight_tensors_stay_as_they_are(monkeypatch):
     before = value.const_value
     write_transposed_by_blocks(model)
     assert value.const_value is before
-    monkeypatch.setattr(transposed, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(transposed, "_MIN_BYTES", 1)
     for array in (np.ones((3, 5), np.float32), np.ones((2, 3, 5), np.float32).T, np.ones((6, 5), np.float32)[::2].T):
         model, value = model_with(array)
         before = value.const_value
@@ -64,6 +67,7 @@ def test_small_and_straight_tensors_stay_as_they_are(monkeypatch):
 
 
 def test_a_view_of_a_mapped_file_is_read_again_after_its_pages_were_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(transposed, "_MIN_BYTES", 1)
     monkeypatch.setattr(transposed, "_BLOCK_BYTES", 4096)
     content = np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32)
     (tmp_path / "file").write_bytes(b"xyz_" + content.tobytes())
@@ -78,6 +82,7 @@ def test_a_view_of_a_mapped_file_is_read_again_after_its_pages_were_given_back(t
 
 
 def test_memory_that_is_no_file_is_never_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(transposed, "_MIN_BYTES", 1)
     monkeypatch.setattr(transposed, "_BLOCK_BYTES", 4096)
     weight = torch.randn(300, 200)
     expected = weight.numpy().T.tobytes()
@@ -87,7 +92,7 @@ def test_memory_that_is_no_file_is_never_given_back(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_an_error_and_no_short_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(transposed, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(transposed, "_MIN_BYTES", 1)
     monkeypatch.setattr(transposed.os, "pwrite", lambda *arguments: 0)
     model, value = model_with(np.ones((3, 5), np.float32).T)
     write_transposed_by_blocks(model)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.checkpoint import hash_weights
 from exporter.directory import hash_file
 from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.versions import library_versions
@@ -205,3 +206,15 @@ def test_many_changes_are_counted_and_those_of_the_config_come_first():
 
 def test_a_long_value_is_cut():
     assert explain_change({"spec.a": '"x"'}, {"spec.a": f'"{"y" * 100}"'}) == f"a x -> {'y' * 40}"
+
+
+def test_each_shard_of_a_checkpoint_counts(project):
+    index = project / "w.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "w-1.safetensors", "b": "w-2.safetensors"}}')
+    for number in (1, 2):
+        (project / f"w-{number}.safetensors").write_bytes(b"shard")
+    spec = make_spec(weights=index.name)
+    before = take(spec)
+    assert before["weights"] == hash_weights(index) != hash_file(index)
+    (project / "w-2.safetensors").write_bytes(b"other")
+    assert explain_change(before, take(spec)) == "weights changed"

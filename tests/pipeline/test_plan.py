@@ -130,6 +130,19 @@ def test_a_translation_table_that_is_not_there_is_refused(target, problem):
     require_sound([spec])
 
 
+def test_a_checkpoint_whose_shards_are_missing_or_elsewhere_is_refused(project):
+    spec = make_spec()
+    spec.model.weights = "w.safetensors.index.json"
+    (project / "w.safetensors.index.json").write_text('{"weight_map": {"a": "w-1.safetensors"}}')
+    assert complaint(spec) == (
+        "net: model.weights: w.safetensors.index.json: there is no shard 'w-1.safetensors' beside it"
+    )
+    (project / "w-1.safetensors").write_bytes(b"")
+    require_sound([spec])
+    (project / "w.safetensors.index.json").write_text('{"weight_map": {"a": "../w-1.safetensors"}}')
+    assert "shard '../w-1.safetensors' must be a .safetensors file in the index's own directory" in complaint(spec)
+
+
 def test_all_problems_are_told_at_once_and_each_once():
     specs = [make_spec("a", inputs=("pixel",)), make_spec("b", target="pl_nowhere.Net"), make_spec("a")]
     specs.append(make_spec("c", target="pl_nowhere.Net"))
