@@ -239,7 +239,7 @@ def _require_same_for_any_seed(module: nn.Module, model: ModelSpec, places: Mapp
     Parameters on the meta device draw nothing, so a tensor that is drawn after them comes out otherwise than in
     the ordinary way.
     """
-    other, _ = _construct_empty(model, model.seed + 1)
+    other, _ = _construct_empty(model, (model.seed + 1) % 2**32)
     others = dict(_find_tensors(other))
     for name, tensor in _find_tensors(module):
         is_foreign = tensor.numel() and tensor.data_ptr() not in places

@@ -116,6 +116,12 @@ def test_an_export_that_cannot_be_streamed_is_the_ordinary_one(tmp_path, target)
     assert f"Weights loaded: {ORDINARY[target][:20]}" in ExportDirectory(tmp_path / "streamed").report.read_text()
 
 
+def test_the_last_seed_is_a_seed_too(tmp_path):
+    spec = spec_of("DrawsParameter", tmp_path)
+    spec.model.seed = 2**32 - 1
+    assert build(spec).record.mode is WeightsMode.streamed
+
+
 def test_a_cast_is_done_in_the_ordinary_way(tmp_path):
     spec = spec_of("Layers", tmp_path, change=lambda state: state | {"scale": state["scale"].half()})
     result = both_ways(spec, tmp_path)
