@@ -28,7 +28,7 @@ HINTS: dict[FailureKind, str] = {
     FailureKind.capture_error: "read torch_onnx_report.md for the line of forward that does not capture",
     FailureKind.data_dependent: "replace the branch on a tensor's value by torch.where or torch.cond",
     FailureKind.dim_specialized: "give the axis a whole number, or mend the code that fixes its size",
-    FailureKind.dim_conflict: "declare the dims as the message says: one name where two sizes must be equal",
+    FailureKind.dim_conflict: "forward makes sizes equal or bounds them: declare one name for both, or the bounds",
     FailureKind.table_error: "check what export.custom_translation_table returns: {OpOverload: function}",
     FailureKind.decomposition_error: "read torch_onnx_report.md for the operator that does not decompose; replace it",
     FailureKind.unsupported_op: "replace the operators, or give each a function in export.custom_translation_table",

@@ -162,7 +162,7 @@ def test_cases_before_a_failing_one_stay_on_record_with_the_sizes_they_prove(tmp
     assert result.dims[0].proven_sizes == [1, 2, 4, 5, 16]
 
 
-def test_two_dims_that_forward_makes_equal_are_a_mismatch(tmp_path):
+def test_two_dims_that_forward_makes_equal_are_a_conflict(tmp_path):
     spec = faulty_models.make_spec(
         inputs={"a": Input(["n", 8]), "b": Input(["m", 8])},
         dims={"n": Dim(1, 16, 4), "m": Dim(1, 16, 4)},
