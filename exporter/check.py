@@ -5,7 +5,7 @@ Works on the file, never on the program in memory: the file is what ships.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def _check_inputs(found: list[TensorRecord], spec: ExportSpec) -> None:
                 FailureKind.interface_mismatch,
                 f"input {record.name!r} is {record.dtype} in the graph; the config says {dtype.value}",
             )
-        _check_shape("input", record, [*item.shape, 2] if real else item.shape, spec.model.dims)
+        _check_shape("input", record, [*item.shape, 2] if real else item.shape)
 
 
 def _check_outputs(found: list[TensorRecord], spec: ExportSpec) -> None:
@@ -126,22 +126,12 @@ def _check_outputs(found: list[TensorRecord], spec: ExportSpec) -> None:
             _check_shape("output", record, output.shape)
 
 
-def _check_shape(role: str, record: TensorRecord, wanted: list[int | str], dims: Container[int | str] = ()) -> None:
+def _check_shape(role: str, record: TensorRecord, wanted: list[int | str]) -> None:
     if record.shape != wanted:
-        # A declared name in another's place: torch found that the two sizes must be equal.
-        is_conflict = all(axis in dims for axis in _differing(record.shape, wanted))
         raise StepError(
-            FailureKind.dim_conflict if is_conflict else FailureKind.interface_mismatch,
+            FailureKind.interface_mismatch,
             f"{role} {record.name!r} is {record.shape} in the graph; the config says {wanted}",
         )
-
-
-def _differing(found: list[int | str], wanted: list[int | str]) -> Iterator[int | str]:
-    if len(found) != len(wanted):
-        yield len(found)
-    for pair in zip(found, wanted, strict=False):
-        if pair[0] != pair[1]:
-            yield from pair
 
 
 def _check_ranges(ranges: Iterable[DimRange], spec: ExportSpec, cases: Sequence[Case]) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from exporter import ExportDirectory, FailureKind, Optimize, Status, Step, export
+from exporter import ExportDirectory, FailureKind, Status, Step, export
 from exporter.build import build_module
 from exporter.checkpoint import hash_weights
 from exporter.errors import StepError
@@ -248,7 +248,7 @@ def test_a_linked_checkpoint_is_streamed(tmp_path):
 
 def test_the_graph_names_no_other_file_than_its_own(tmp_path):
     spec = spec_of("Layers", tmp_path)
-    spec.export.optimize = Optimize.none
+    spec.export.optimize = "none"
     export(spec, tmp_path / "out", threads=1)
     content = (tmp_path / "out" / "model.onnx").read_bytes()
     assert b"safetensors" not in content
