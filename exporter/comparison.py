@@ -1,7 +1,8 @@
 """Holds ONNX Runtime's output against PyTorch's: shape and dtype first, then every element.
 
 An element passes if `|actual - expected| <= atol + rtol * |expected|`, as in numpy.isclose, but NaN and infinity
-fail unless they are declared, and then they have to stand in the same places.
+fail unless they are declared, and then they have to stand in the same places. A precision may gate the norm of the
+whole error instead, or both. Integers and booleans have to be equal in every precision.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from exporter.result import OutputParity
 from exporter.spec import Precision
 
-__all__ = ["NONFINITE", "compare", "same_bits"]
+__all__ = ["NONFINITE", "compare", "same_bits", "tolerance"]
 
 # Begins the reason of an output that failed for this alone.
 NONFINITE = "NaN or infinity"
@@ -32,7 +33,7 @@ def compare(
         output: The output's name.
         expected: From PyTorch's eager module.
         actual: From ONNX Runtime, on the same inputs.
-        precision: Gives rtol and atol.
+        precision: Gives the gates.
         allow_nonfinite: NaN and infinity may occur.
     """
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
@@ -53,7 +54,8 @@ def compare(
     with np.errstate(over="ignore"):
         difference = np.abs(wide_actual[finite] - wide_expected[finite])
     magnitude = np.abs(wide_expected[finite])
-    num_mismatched = int((difference > precision.atol + precision.rtol * magnitude).sum()) + displaced
+    num_mismatched = int((difference > tolerance(precision, magnitude)).sum()) + displaced
+    rel_l2 = _relative_norm(difference, magnitude)
     # Integers above 2**53 do not fit a double; equality is asked of them, and of booleans, as they are.
     if expected.dtype.kind in "iub":
         num_mismatched = max(num_mismatched, int((expected != actual).sum()))
@@ -61,14 +63,19 @@ def compare(
     comparable = magnitude > 0
     with np.errstate(over="ignore"):
         relative = difference[comparable] / magnitude[comparable]
+    reasons = [f"{num_mismatched} of {expected.size} elements out of tolerance"] if num_mismatched else []
+    limit = precision.max_rel_l2
+    if limit is not None and (rel_l2 is None or rel_l2 > limit):
+        reasons.append(f"rel_l2 {'infinite' if rel_l2 is None else f'{rel_l2:.3g}'} is over {limit:g}")
     return OutputParity(
         output=output,
-        passed=num_mismatched == 0,
+        passed=not reasons,
         num_elements=expected.size,
         num_mismatched=num_mismatched,
         max_abs_diff=_largest(difference),
         max_rel_diff=_largest(relative),
-        reason=f"{num_mismatched} of {expected.size} elements out of tolerance" if num_mismatched else "",
+        rel_l2=rel_l2,
+        reason=", ".join(reasons),
     )
 
 
@@ -81,6 +88,25 @@ def same_bits(first: NDArray[Any], second: NDArray[Any]) -> bool:
 
 def _widen(array: NDArray[Any]) -> NDArray[np.float64]:
     return array.astype(np.float64)
+
+
+def tolerance(precision: Precision, magnitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest difference that each element may have; infinite where elements are not gated."""
+    if precision.rtol is None and precision.atol is None:
+        return np.full_like(magnitude, np.inf)
+    return (precision.atol or 0.0) + (precision.rtol or 0.0) * magnitude
+
+
+def _relative_norm(difference: NDArray[np.float64], magnitude: NDArray[np.float64]) -> float | None:
+    """The norm of the one over that of the other; 0 for no difference, None where it is infinite."""
+    # Squares of float64 overflow: both are scaled by the largest element first.
+    largest = max(difference.max(initial=0.0), magnitude.max(initial=0.0))
+    if not difference.any():
+        return 0.0
+    if not np.isfinite(largest) or not magnitude.any():
+        return None
+    ratio = float(np.linalg.norm(difference / largest) / max(np.linalg.norm(magnitude / largest), np.finfo(float).tiny))
+    return ratio if np.isfinite(ratio) else None
 
 
 def _largest(differences: NDArray[np.float64]) -> float | None:

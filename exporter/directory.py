@@ -126,6 +126,11 @@ class ExportDirectory:
         return self.path / "current_step"
 
     @property
+    def temporary(self) -> Path:
+        """Where a step may put large files that it needs for a while; on the disk that the model goes to."""
+        return self.path / ".temporary"
+
+    @property
     def first_failure(self) -> Path:
         """Why the first attempt failed, while another is made: a worker that dies in that one must not hide it."""
         return self.path / "first_failure.json"
@@ -146,6 +151,7 @@ class ExportDirectory:
     def clear(self) -> None:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         shutil.rmtree(self.scratch.path, ignore_errors=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
         written = (self.result, *self.model_files, self.report, self.torch_report)
         for path in (*written, self.current_step, self.first_failure):
             path.unlink(missing_ok=True)

@@ -63,6 +63,7 @@ class FailureKind(StrEnum):
     translation_error = "translation_error"
     # optimize, save
     optimize_error = "optimize_error"
+    precision_error = "precision_error"
     save_error = "save_error"
     storage_error = "storage_error"
     # check

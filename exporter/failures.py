@@ -34,6 +34,7 @@ HINTS: dict[FailureKind, str] = {
     FailureKind.unsupported_op: "replace the operators, or give each a function in export.custom_translation_table",
     FailureKind.translation_error: "read torch_onnx_report.md for the node; give it export.custom_translation_table",
     FailureKind.optimize_error: "try export.optimize=none",
+    FailureKind.precision_error: "choose another precision; docs/precision.md says what each applies to",
     FailureKind.save_error: "read worker.log",
     FailureKind.storage_error: "free or choose another disk, then run the same command again",
     FailureKind.invalid_onnx: "try export.optimize=none or another export.opset_version",

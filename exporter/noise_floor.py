@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.comparison import tolerance
 from exporter.result import CaseRecord, NoiseRecord, NoiseVerdict, OutputParity, RoundingError
 from exporter.spec import ParityOptions, Precision
 
@@ -86,7 +87,7 @@ def _measure_error(found: NDArray[Any], exact: NDArray[Any], power: float, preci
         squares += float(np.dot(error, error))
         np.abs(error, out=error)
         largest = max(largest, float(error.max()))
-        allowed = precision.atol + precision.rtol * np.abs(truth)
+        allowed = tolerance(precision, np.abs(truth))
         # Nothing is allowed where this is zero; an error there is beyond any multiple.
         shares = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
         in_tolerances = max(in_tolerances, float(shares.max()))

@@ -80,7 +80,7 @@ def _import_targets(node: Any) -> None:
 
 def _export_by_dynamo(module: nn.Module, spec: ExportSpec, example: Example, folder: Path) -> None:
     captured = capture.capture(module, spec, example, folder / "report.md")
-    list(optimize.optimize(captured.program, spec))
+    list(optimize.optimize(captured.program, spec, folder / "temporary"))
     save.save(captured, ExportDirectory(folder), spec.model)
 
 

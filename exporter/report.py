@@ -121,9 +121,14 @@ def _render_proven(dim: DimRecord) -> str:
 
 def _render_parity(result: ExportResult) -> str:
     precision = result.spec.precision
+    gates = [
+        f"{key} {getattr(precision, key):g}"
+        for key in ("rtol", "atol", "max_rel_l2")
+        if getattr(precision, key) is not None
+    ]
     return _table(
-        f"Parity (rtol {precision.rtol:g}, atol {precision.atol:g})",
-        ("case", "sizes", "output", "verdict", "max_abs_diff", "max_rel_diff", "elements"),
+        f"Parity ({precision.name.value}: {', '.join(gates)})",
+        ("case", "sizes", "output", "verdict", "max_abs_diff", "max_rel_diff", "rel_l2", "elements"),
         (
             (
                 case.name,
@@ -132,6 +137,7 @@ def _render_parity(result: ExportResult) -> str:
                 "passed" if output.passed else output.reason,
                 _number(output.max_abs_diff),
                 _number(output.max_rel_diff),
+                _number(output.rel_l2),
                 output.num_elements,
             )
             for case in result.cases

@@ -214,6 +214,9 @@ class OutputParity:
     num_mismatched: int
     max_abs_diff: float | None
     max_rel_diff: float | None
+    # ||actual - expected|| / ||expected||, the Euclidean norms of the whole output; None also where it is infinite,
+    # expected being all zero.
+    rel_l2: float | None = None
     # Empty if passed, else what is wrong in a few words.
     reason: str = ""
     # None where there was no float64 run to compare with, or the output has no float32 to compare.
@@ -414,6 +417,11 @@ class ExportResult:
         """ONNX Runtime's largest error in multiples of PyTorch's own; None where that is not known."""
         noises = [output.noise for case in self.cases for output in case.outputs if output.noise is not None]
         return max((noise.ratio for noise in noises if noise.ratio is not None), default=None)
+
+    @property
+    def max_rel_l2(self) -> float | None:
+        """The largest error of a whole output over all cases; None where none could be taken."""
+        return self._largest("rel_l2")
 
     def peak_bytes(self, *steps: Step) -> int | None:
         """Peak memory of the given steps above the baseline; None where it was not read."""

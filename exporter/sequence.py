@@ -30,6 +30,7 @@ from exporter.assumptions import add_cases
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
 from exporter.divergence import DivergenceSearch
+from exporter.precision import prepare_module
 from exporter.result import CaseRecord, PassRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepRecorder
@@ -87,8 +88,9 @@ class _Attempt:
         with self.recorder.step(Step.capture):
             example = inputs.make_inputs(spec.model, cases[0])
             try:
+                module = prepare_module(self.built.module, spec.precision.name)
                 with rescue.taking(rungs):
-                    captured = capture.capture(self.built.module, spec, example, directory.torch_report, self.table)
+                    captured = capture.capture(module, spec, example, directory.torch_report, self.table)
             except Exception as error:
                 call = arguments_of(self.built.module, spec.model).arrange(example)
                 diagnosis.explain_capture(error, self.built.module, call, directory.torch_report)
@@ -100,7 +102,7 @@ class _Attempt:
         with self.recorder.step(Step.optimize):
             passes: list[PassRecord] = []
             findings["passes"] = passes
-            passes.extend(optimize.optimize(captured.program, spec))
+            passes.extend(optimize.optimize(captured.program, spec, directory.temporary))
             findings["num_nodes"] = optimize.count_nodes(captured.program)
         with self.recorder.step(Step.save):
             trace = read_trace(captured)

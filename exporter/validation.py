@@ -13,7 +13,7 @@ from typing import Any
 from exporter.arguments import ArgumentError, nest
 from exporter.axes import AxisError, evaluate_axis, names_in_axis
 from exporter.errors import ConfigError
-from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec, PassName
+from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec, PassName, Precision
 from exporter.suggestion import suggest
 
 __all__ = ["OPSET_RANGE", "find_problems", "require_valid"]
@@ -59,9 +59,7 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
     if not low <= spec.export.opset_version <= high:
         yield f"export.opset_version: {spec.export.opset_version} is not within {low} to {high}"
     yield from _find_pass_problems(spec.export.optimize)
-    for key in ("rtol", "atol"):
-        if not 0 <= getattr(spec.precision, key) < float("inf"):
-            yield f"precision.{key}: {getattr(spec.precision, key)} must be a number of at least 0"
+    yield from _find_gate_problems(spec.precision)
     table = spec.export.custom_translation_table
     if table is not None:
         if not isinstance(table.get("_target_"), str):
@@ -72,6 +70,15 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
     if not 1 <= spec.parity.max_noise_ratio < float("inf"):
         yield f"parity.max_noise_ratio: {spec.parity.max_noise_ratio} must be a number of at least 1"
     yield from _find_model_problems(spec.model)
+
+
+def _find_gate_problems(precision: Precision) -> Iterator[str]:
+    gates = {key: getattr(precision, key) for key in ("rtol", "atol", "max_rel_l2")}
+    for key, value in gates.items():
+        if value is not None and not 0 <= value < float("inf"):
+            yield f"precision.{key}: {value} must be a number of at least 0"
+    if all(value is None for value in gates.values()):
+        yield "precision: rtol, atol and max_rel_l2 are all null, so that anything would pass; set at least one"
 
 
 def _find_pass_problems(optimize: Any) -> Iterator[str]:

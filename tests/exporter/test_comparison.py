@@ -200,3 +200,71 @@ def test_equal_zeros_have_no_relative_difference():
 )
 def test_two_runs_are_the_same_only_bit_for_bit(first, second, same):
     assert same_bits(first, second) is same
+
+
+# --- the gate on the norm
+
+
+def norm_gate(limit, rtol=None, atol=None):
+    return Precision(name=PrecisionName.fp16, rtol=rtol, atol=atol, max_rel_l2=limit)
+
+
+def test_the_error_of_the_whole_output_is_told_in_every_precision():
+    found = compare("y", f32(3, 4), f32(3, 4.5), precision(atol=1))
+    assert found.passed
+    assert found.rel_l2 == 0.1
+
+
+@pytest.mark.parametrize(("actual", "passed"), [(5.0, True), (np.nextafter(5.0, 6), False), (3.0, True), (2.9, False)])
+def test_an_output_passes_up_to_the_limit_of_the_norm(actual, passed):
+    found = compare("y", f64(4.0), f64(actual), norm_gate(0.25))
+    assert found.passed is passed
+    assert (found.reason == "") is passed
+
+
+def test_the_reason_says_how_far_over_the_limit():
+    assert compare("y", f64(3, 4), f64(3, 5), norm_gate(0.1)).reason == "rel_l2 0.2 is over 0.1"
+
+
+def test_elements_are_not_gated_where_rtol_and_atol_are_null():
+    found = compare("y", f64(100, 1), f64(100, 2), norm_gate(0.1))
+    assert (found.passed, found.num_mismatched) == (True, 0)
+    assert not compare("y", f64(100, 1), f64(100, 2), norm_gate(0.1, atol=0.5)).passed
+
+
+def test_one_tolerance_that_is_null_counts_as_zero():
+    assert compare("y", f64(0, 2), f64(0.5, 2), norm_gate(None, atol=0.5)).passed
+    assert not compare("y", f64(0, 2), f64(0.5, 2), norm_gate(None, rtol=0.5)).passed
+
+
+def test_both_gates_have_to_hold_and_both_are_named():
+    found = compare("y", f64(3, 4), f64(3, 6), norm_gate(0.1, atol=0.5))
+    assert found.reason == "1 of 2 elements out of tolerance, rel_l2 0.4 is over 0.1"
+
+
+def test_an_error_beside_zeros_alone_is_infinite_and_fails():
+    found = compare("y", f64(0, 0), f64(0, 1e-30), norm_gate(1e9))
+    assert (found.passed, found.rel_l2) == (False, None)
+    assert found.reason == "rel_l2 infinite is over 1e+09"
+    assert compare("y", f64(0, 0), f64(0, 0), norm_gate(0.0)).passed
+
+
+def test_an_empty_output_has_no_error():
+    assert compare("y", f32(), f32(), norm_gate(0.0)).rel_l2 == 0.0
+
+
+def test_the_norm_does_not_overflow():
+    huge = np.finfo(np.float64).max
+    assert compare("y", f64(huge, huge), f64(huge, huge / 2), norm_gate(1.0)).rel_l2 == pytest.approx(0.125**0.5)
+    opposite = compare("y", f64(huge), f64(-huge), norm_gate(1.0))
+    assert (opposite.passed, opposite.rel_l2) == (False, None)
+    json.dumps(to_plain(opposite), allow_nan=False)
+
+
+def test_whole_numbers_are_equal_in_every_precision():
+    assert not compare("y", np.array([1000]), np.array([1001]), norm_gate(0.5)).passed
+
+
+def test_nan_does_not_pass_the_norm():
+    assert not compare("y", f32(1, NAN), f32(1, NAN), norm_gate(1.0)).passed
+    assert compare("y", f32(1, NAN), f32(1, NAN), norm_gate(0.0), allow_nonfinite=True).passed

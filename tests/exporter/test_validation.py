@@ -82,7 +82,7 @@ def test_a_pass_that_there_is_not_is_refused_with_the_nearest_right_name(value, 
     assert found.startswith(f"export.optimize: {problem}")
 
 
-@pytest.mark.parametrize("key", ["rtol", "atol"])
+@pytest.mark.parametrize("key", ["rtol", "atol", "max_rel_l2"])
 @pytest.mark.parametrize("value", [-1e-9, float("inf"), float("nan")])
 def test_a_tolerance_that_is_no_tolerance_is_refused(key, value):
     found = problems_after(lambda spec: setattr(spec.precision, key, value))
@@ -91,6 +91,17 @@ def test_a_tolerance_that_is_no_tolerance_is_refused(key, value):
 
 def test_a_tolerance_of_zero_is_accepted():
     assert problems_after(lambda spec: setattr(spec.precision, "rtol", 0.0)) == []
+
+
+@pytest.mark.parametrize("key", ["rtol", "atol", "max_rel_l2"])
+def test_one_gate_is_enough_and_none_is_refused(key):
+    def leave(spec, kept):
+        for name in {"rtol", "atol", "max_rel_l2"} - kept:
+            setattr(spec.precision, name, None)
+
+    assert problems_after(lambda spec: (setattr(spec.precision, key, 0.5), leave(spec, {key}))) == []
+    (problem,) = problems_after(lambda spec: leave(spec, set()))
+    assert problem.startswith("precision: rtol, atol and max_rel_l2 are all null")
 
 
 def test_an_element_limit_below_one_is_refused():

@@ -192,7 +192,11 @@ def test_a_missing_key_is_named(section, key):
         ("model.seed", "three", "model.seed: Value 'three' of type 'str' could not be converted to Integer"),
         ("model.seed", None, "model.seed: Incompatible value 'None' for field of type 'int'"),
         ("precision.rtol", "small", "precision.rtol: Value 'small' of type 'str' could not be converted to Float"),
-        ("precision.name", "fp61", "precision.name: Invalid value 'fp61', expected one of [fp32]"),
+        (
+            "precision.name",
+            "fp61",
+            ("precision.name: Invalid value 'fp61', expected one of [fp32, fp16, bf16, int8_dynamic, int8_weights]"),
+        ),
         ("force", "maybe", "force: Value 'maybe' is not a valid bool (type str)"),
         (
             "model.inputs.x.dtype",
