@@ -16,6 +16,7 @@ from exporter.cases import Case, all_sizes
 from exporter.errors import FailureKind, StepError
 from exporter.result import TensorRecord
 from exporter.spec import DType, ExportSpec
+from exporter.validation import PROVEN_OPSETS
 
 __all__ = ["CheckedGraph", "check"]
 
@@ -46,13 +47,14 @@ def check(path: Path, spec: ExportSpec, ranges: Iterable[DimRange], cases: Seque
         StepError: The file is not valid, its opset is another one, or a name, dtype or shape is not the one
             asked for; or the graph holds for fewer sizes than a dim declares.
     """
+    model = onnx.load(str(path), load_external_data=False)
+    # Before the checker: operators of the asked-for opset in a file that claims another are invalid for that alone.
+    _check_opset(model, spec.export.opset_version)
     try:
         # By path: a model of over 2 GiB cannot be checked in memory.
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
         raise StepError(FailureKind.invalid_onnx, f"onnx.checker: {error}") from error
-    model = onnx.load(str(path), load_external_data=False)
-    _check_opset(model, spec.export.opset_version)
     graph = CheckedGraph(
         inputs=[_describe(value) for value in model.graph.input],
         outputs=[_describe(value) for value in model.graph.output],
@@ -66,9 +68,15 @@ def check(path: Path, spec: ExportSpec, ranges: Iterable[DimRange], cases: Seque
 
 def _check_opset(model: onnx.ModelProto, wanted: int) -> None:
     # The exporter keeps another opset, with no more than a log line, where it cannot convert.
-    found = {entry.domain: entry.version for entry in model.opset_import}.get("")
-    if found != wanted:
-        raise StepError(FailureKind.opset_mismatch, f"asked for opset {wanted}, the file says {found}")
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    found = opsets.get("")
+    # A file that names none is not valid at all, which the checker says better.
+    if opsets and found != wanted:
+        raise StepError(
+            FailureKind.opset_mismatch,
+            f"asked for opset {wanted}, the file says {found}: the exporter could not convert this model",
+            f"choose an export.opset_version from {PROVEN_OPSETS[0]} to {PROVEN_OPSETS[1]}",
+        )
 
 
 def _describe(value: onnx.ValueInfoProto) -> TensorRecord:

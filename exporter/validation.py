@@ -16,11 +16,13 @@ from exporter.errors import ConfigError
 from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec, PassName, Precision
 from exporter.suggestion import suggest
 
-__all__ = ["OPSET_RANGE", "find_problems", "require_valid"]
+__all__ = ["OPSET_RANGE", "PROVEN_OPSETS", "find_problems", "require_valid"]
 
-# torch's lowerings target 18; onnxscript converts up to 25. Outside, the exporter may silently keep another
-# opset, or label a graph with one that lacks its operators.
-OPSET_RANGE = (18, 25)
+# What onnx 1.23 knows (onnx.defs.onnx_opset_version()); there is nothing else to ask for.
+OPSET_RANGE = (1, 28)
+# torch's lowerings target 18; onnxscript converts up to 25. Outside, the exporter may silently keep another opset, or
+# label a graph with one that lacks its operators: such a file fails in check.
+PROVEN_OPSETS = (18, 25)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # numpy's generator takes no more.

@@ -16,7 +16,7 @@ CASES = {
     "misspelt group with plus": (["+modle=mlp"], "modle: unknown key; did you mean model?"),
     "wrong type": (["+model=mlp", "export.opset_version=new"], "export.opset_version: Value 'new' of type 'str'"),
     "wrong choice": (["+model=mlp", "export.optimize=fast"], "export.optimize: there is no pass 'fast'"),
-    "out of range": (["+model=mlp", "export.opset_version=17"], "export.opset_version: 17 is not within 18 to 25"),
+    "out of range": (["+model=mlp", "export.opset_version=29"], "export.opset_version: 29 is not within 1 to 28"),
     "undeclared dim": (["+model=mlp", "model.inputs.tensor_x.shape=[btch,8]"], "did you mean 'batch'?"),
     "unknown input": (
         ["+model=mlp", "+model.inputs.tensor_y={shape: [batch, 8]}"],

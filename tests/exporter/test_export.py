@@ -264,9 +264,9 @@ def test_an_export_of_small_weights_leaves_no_data_file_of_an_earlier_one(copied
 def test_a_spec_that_contradicts_itself_touches_nothing(copied, tmp_path):
     before = copied.directory.result.read_bytes()
     spec = faulty_models.make_spec()
-    spec.export.opset_version = 17
+    spec.export.opset_version = 29
     for path in (copied.directory.path, tmp_path / "new"):
-        with pytest.raises(ConfigError, match="opset_version: 17"):
+        with pytest.raises(ConfigError, match="opset_version: 29"):
             export(spec, path, faulty_models.Doubles())
     assert copied.directory.result.read_bytes() == before
     assert copied.directory.model.exists()
@@ -461,6 +461,38 @@ def test_the_file_has_the_opset_that_was_asked_for(tmp_path, opset):
     passed(faulty_models.Perceptron(), tmp_path, spec)
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
+
+
+class TakesMeans(nn.Module):
+    """An operator whose form changed with opset 18, and which is not converted back."""
+
+    def forward(self, x):
+        return x.mean(-1)
+
+
+class Activates(nn.Module):
+    """An operator of its own from opset 20 on, which torch writes into a file of 18 where it cannot go to 26."""
+
+    def forward(self, x):
+        return nn.functional.gelu(x)
+
+
+@pytest.mark.parametrize(("module", "opset"), [(faulty_models.Perceptron, 17), (faulty_models.Perceptron, 26)])
+def test_another_opset_is_tried_and_passes_where_the_file_comes_out_as_asked(tmp_path, module, opset):
+    spec = faulty_models.make_spec()
+    spec.export.opset_version = opset
+    passed(module(), tmp_path, spec)
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
+
+
+@pytest.mark.parametrize(("module", "opset"), [(TakesMeans, 17), (TakesMeans, 7), (Activates, 26)])
+def test_another_opset_that_the_exporter_does_not_reach_fails_and_says_so(tmp_path, module, opset):
+    spec = faulty_models.make_spec()
+    spec.export.opset_version = opset
+    failure = failed(module(), tmp_path, spec)
+    assert (failure.step, failure.kind) == (Step.check, FailureKind.opset_mismatch)
+    assert failure.cause.startswith(f"asked for opset {opset}, the file says 18: ")
 
 
 class FoldsConstants(nn.Module):

@@ -150,7 +150,7 @@ def test_a_config_needs_no_more_than_what_has_no_default():
             ["+model.dims.time={min:1,max:2}"],
             "model.dims.time.example: is missing; it has no default",
         ),
-        (["export.opset_version=17"], "mlp: export.opset_version: 17 is not within 18 to 25"),
+        (["export.opset_version=29"], "mlp: export.opset_version: 29 is not within 1 to 28"),
         (
             ["id=a/b"],
             "mlp: id: 'a/b' must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit",
