@@ -52,7 +52,7 @@ def prepare_module(module: nn.Module, precision: PrecisionName) -> nn.Module:
 def convert(program: torch.onnx.ONNXProgram, precision: PrecisionName, scratch: Path) -> Iterator[PassRecord]:
     """Convert the program, in place, and tell what changed; fp32 and bf16 need nothing here.
 
-    Works through files, which the converters read without a second copy of the weights and beyond protobuf's 2 GiB.
+    Works through files: in memory, protobuf and with it the converters end at 2 GiB of weights.
 
     Args:
         program: In float32.

@@ -12,6 +12,7 @@ def collect_metrics(result: ExportResult) -> dict[str, float]:
         "max_abs_diff": result.max_abs_diff,
         "max_rel_diff": result.max_rel_diff,
         "max_noise_ratio": result.max_noise_ratio,
+        "max_rel_l2": result.max_rel_l2,
         "num_cases": len(result.cases),
         "export_peak_bytes": result.export_peak_bytes,
         "parity_peak_bytes": result.parity_peak_bytes,
