@@ -5,7 +5,6 @@ Never a modification time: a clone, a copy or a `touch` changes nothing.
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -76,8 +75,10 @@ def _code_parts(dotted: str) -> Iterator[tuple[str, str]]:
     if target is None:
         return
     sources = find_sources(target)
-    for path in sources.files:
-        yield f"code.{_relative(path)}", hash_file(path)
+    for name, path in sources.files.items():
+        # Our own files are one part together, `code.modelpress`.
+        if path.parent != Path(exporter.__file__).parent:
+            yield f"code.{name}", hash_file(path)
     for package in sources.packages:
         version = _distribution_version(package)
         if version:
@@ -85,12 +86,6 @@ def _code_parts(dotted: str) -> Iterator[tuple[str, str]]:
         elif is_installed(target.path):
             # Installed, but by no distribution that says its version: its file has to speak for it.
             yield f"code.{target.module}", hash_file(target.path)
-
-
-def _relative(path: Path) -> str:
-    """A file's path from where it is imported: the same wherever the project lies, and whatever folder is current."""
-    roots = [root for entry in sys.path if path.is_relative_to(root := Path(entry).absolute())]
-    return str(path.relative_to(max(roots, key=lambda root: len(root.parts)))) if roots else path.name
 
 
 @cache

@@ -105,7 +105,8 @@ def is_installed(path: Path) -> bool:
 class Sources:
     """The code behind a target: the project's own files, and the installed packages that they import."""
 
-    files: list[Path]
+    # By their path from the folder that Python finds them in.
+    files: dict[str, Path]
     packages: list[str]
 
 
@@ -126,7 +127,14 @@ def find_sources(target: Target) -> Sources:
         elif path.suffix == ".py":
             seen[name] = path
             pending.extend(_imported_modules(path, name))
-    return Sources(sorted(set(seen.values())), sorted(packages - sys.stdlib_module_names))
+    files = {_file_name(name, path): path for name, path in sorted(seen.items())}
+    return Sources(files, sorted(packages - sys.stdlib_module_names))
+
+
+def _file_name(module: str, path: Path) -> str:
+    """A module as a file: the same wherever its folder lies, and however Python comes to find it."""
+    folder = module.replace(".", "/")
+    return f"{folder}/__init__.py" if path.name == "__init__.py" else f"{folder}.py"
 
 
 def find_names(target: Target) -> set[str] | None:

@@ -90,7 +90,7 @@ FAULTS = [
     (
         faulty_models.BranchesOnOneSize,
         Step.parity,
-        FailureKind.dim_narrowed,
+        FailureKind.baked_branch,
         "case between (n=7): 56 of 56 elements out of tolerance, max_abs_diff 100; 1 of 6 cases",
     ),
     (faulty_models.NeedsEvenSize, Step.parity, FailureKind.forward_error, "PyTorch in case minimum (n=1): shape '["),

@@ -182,6 +182,7 @@ def test_the_passes_before_one_that_fails_stay_on_record(tmp_path, monkeypatch):
     monkeypatch.setitem(PASSES, PassName.rewrite, lambda program: program.no_such_thing)
     spec = faulty_models.make_spec()
     spec.export.optimize = ["cse", "rewrite"]
+    spec.export.rescue = False
     result = export(spec, tmp_path, Repeats(), threads=1)
     assert (result.failure.step, result.failure.kind) == (Step.optimize, FailureKind.optimize_error)
     assert [record.name for record in result.passes] == ["cse"]

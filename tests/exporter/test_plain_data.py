@@ -226,7 +226,7 @@ class Colour(StrEnum):
         (Colour.red, "r"),
         ((1, (2, Colour.red)), [1, [2, "r"]]),
         ({Colour.red: 1, 2: None}, {"r": 1, "2": None}),
-        (Dim(min=1, max=2, example=1), {"min": 1, "max": 2, "example": 1}),
+        (Dim(min=1, max=2, example=1), {"min": 1, "max": 2, "example": 1, "multiple_of": 1}),
         (True, True),
     ],
 )

@@ -19,10 +19,10 @@ def test_a_report_of_a_pass_has_verdict_evidence_and_files(perceptron):
     result = perceptron.result
     text = render_report(result)
     assert text.splitlines()[0] == "# tiny: passed"
-    assert f"Exported in {result.duration_s:.2f} s; every output agreed with PyTorch in 4 cases." in text
+    assert f"Exported in {result.duration_s:.2f} s; every output agreed with PyTorch in 6 cases." in text
     assert "| input | x | float32 | [n, 8] |" in text
     assert "| output | y | float32 | [n, 16] |" in text
-    assert "| n | 1 to 16 | 4 | 1, 4, 7, 16 |" in text
+    assert "| n | 1 to 16 | 4 | 1, 2, 4, 5, 7, 16 |" in text
     assert "| between | n=7 | y | passed |" in text
     for file in result.files:
         assert f"| {file.path} | {file.size_bytes} | {file.sha256} |" in text
@@ -56,7 +56,7 @@ def test_what_an_export_needed_is_told_with_the_failure_and_the_steps_of_each_at
     )
     steps = [StepRecord(step=Step.save, duration_s=0.5, peak_rss_bytes=None, attempt=n) for n in (1, 2)]
     text = render_report(replace(perceptron.result, rescues=[rescue], steps=steps))
-    assert "in 4 cases. It needed: no_optimize." in text
+    assert "in 6 cases. It needed: no_optimize." in text
     assert "| no_optimize | parity: parity_failed | off \\| by 1 | yes |" in text
     assert "| save | 0.500 | - |" in text
     assert "| save, attempt 2 | 0.500 | - |" in text

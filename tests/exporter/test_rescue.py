@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.onnx._internal.exporter import _capture_strategies, _registration
 
-from exporter import ExportDirectory, ExportOptions, FailureKind, Input, Status, Step, export
+from exporter import ExportDirectory, ExportOptions, FailureKind, Input, PassName, Status, Step, export
+from exporter.passes import PASSES
 from exporter.rescue import taking
 from exporter.result import Rung
 
@@ -18,8 +19,18 @@ def spec_with(inputs=None, **options):
 
 
 def break_optimizer(monkeypatch, damage):
-    """Plant a fault behind the passes of torch's `ONNXProgram.optimize()`."""
-    monkeypatch.setattr(torch.onnx.ONNXProgram, "optimize", lambda program: damage(program.model.graph))
+    """Plant a fault in the default passes."""
+    monkeypatch.setitem(PASSES, PassName.default, lambda program: damage(program.model.graph))
+
+
+def break_optimize_step(monkeypatch, damage):
+    """Plant a fault that is there without the passes too."""
+
+    def plant(program, spec, scratch):
+        damage(program.model.graph)
+        return []
+
+    monkeypatch.setattr("exporter.sequence.optimize.optimize", plant)
 
 
 def raise_pass_error(graph):
@@ -77,8 +88,7 @@ def test_a_failure_that_no_rung_can_mend_stops_at_once(tmp_path):
 
 def test_where_no_rung_helps_the_first_failure_is_reported(tmp_path, monkeypatch):
     # The later attempts end in parity, which is not what the user has to hear of first.
-    plant = lambda program, passes: negate_output(program.model.graph)  # noqa: E731
-    monkeypatch.setattr("exporter.sequence.optimize.optimize", plant)
+    break_optimize_step(monkeypatch, negate_output)
     module, spec = faulty_models.AttendsOverHeads(), spec_with(inputs={"x": Input(["n", 6, 8])})
     result = export(spec, tmp_path, module, threads=1)
     assert (result.failure.step, result.failure.kind) == (Step.capture, FailureKind.translation_error)
@@ -124,7 +134,7 @@ def test_a_failed_capture_is_got_round(tmp_path, model, shape, rescues):
     assert (result.status, result.failure) == (Status.passed, None)
     assert [(record.rung, record.kind, record.helped) for record in result.rescues] == rescues
     assert result.rescued_by == [rescues[-1][0]]
-    assert result.dims[0].proven_sizes == [1, 4, 7, 16]
+    assert result.dims[0].proven_sizes == [1, 2, 4, 5, 7, 16]
     # The report on what failed first would be misread beside an export that passed.
     assert not (tmp_path / "torch_onnx_report.md").exists()
 
@@ -137,8 +147,7 @@ def test_without_rescue_a_failed_capture_stays_failed(tmp_path, model, shape):
 
 @pytest.mark.parametrize("rescue", [True, False])
 def test_a_parity_failure_says_whether_the_optimizer_is_at_fault(tmp_path, monkeypatch, rescue):
-    plant = lambda program, passes: negate_output(program.model.graph)  # noqa: E731
-    monkeypatch.setattr("exporter.sequence.optimize.optimize", plant)
+    break_optimize_step(monkeypatch, negate_output)
     result = export(spec_with(rescue=rescue), tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     assert result.failure.hint == "parity fails without the passes too: the optimizer is not at fault"
@@ -180,9 +189,7 @@ def test_without_rescue_there_is_one_attempt(tmp_path, monkeypatch):
 
 
 def test_without_passes_there_is_nothing_to_turn_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "exporter.sequence.optimize.optimize", lambda program, passes: negate_output(program.model.graph)
-    )
+    break_optimize_step(monkeypatch, negate_output)
     result = export(spec_with(optimize="none"), tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     assert result.rescues == []

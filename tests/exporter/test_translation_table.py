@@ -19,7 +19,7 @@ def test_an_operator_of_ones_own_exports_and_is_proven(tmp_path):
     result = export(spec, tmp_path, own_operators.Shrinks(), threads=1)
     assert (result.status, result.failure, result.rescues) == (Status.passed, None, [])
     assert result.op_counts["Sign"] == 1
-    assert result.dims[0].proven_sizes == [1, 4, 7, 16]
+    assert result.dims[0].proven_sizes == [1, 2, 4, 5, 7, 16]
     assert ExportDirectory(tmp_path).read_spec() == spec
 
 

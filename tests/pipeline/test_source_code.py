@@ -260,7 +260,10 @@ def test_sources_follow_relative_and_absolute_imports_and_name_installed_package
 def test_sources_hold_the_packages_that_run_before_the_module(project):
     init = write(project / "sp_above/__init__.py", "import torch\ntorch.set_default_dtype(torch.float64)")
     model = write(project / "sp_above/model.py", "class Net: ...")
-    assert find_sources(find_target("sp_above.model.Net")).files == sorted([init, model])
+    assert find_sources(find_target("sp_above.model.Net")).files == {
+        "sp_above/__init__.py": init,
+        "sp_above/model.py": model,
+    }
 
 
 def test_installed_and_standard_code_is_told_from_the_project_s(project):
