@@ -191,7 +191,7 @@ def _render_steps(result: ExportResult) -> str:
         ("step", "time, s", "peak above the export's start, MiB", "above the step's start, MiB", "anonymous, MiB"),
         (
             (
-                record.step,
+                _name_step(record),
                 f"{record.duration_s:.3f}",
                 _mebibytes(result.peak_bytes(record.step)),
                 _mebibytes(record.delta_bytes),
