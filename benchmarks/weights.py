@@ -69,8 +69,9 @@ def print_row(folder: str, case: dict[str, Any]) -> None:
 
 def run_case(folder: Path, *, axes: int, stream: bool, depth: int) -> dict[str, Any]:
     """One export, its memory watched from a thread."""
-    from exporter import Dim, ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName, export
+    from exporter import Dim, ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
     from exporter import sequence as _imports
+    from exporter.conductor import run_export
 
     del _imports
     layer = {"_target_": "torch.nn.Linear", "in_features": _WIDTH, "out_features": _WIDTH}
@@ -87,7 +88,7 @@ def run_case(folder: Path, *, axes: int, stream: bool, depth: int) -> dict[str, 
         export=ExportOptions(stream_weights=stream),
     )
     watch = Watch()
-    result = export(spec, folder / "export", threads=2, on_step=watch.begin)
+    result = run_export(spec, folder / "export", threads=2, on_step=watch.begin)
     watch.end()
     if result.failure is not None or result.weights is None:
         raise SystemExit(str(result.failure))

@@ -1,11 +1,13 @@
 """One export, in this process: a torch module and a spec in, files and a result out.
 
 Knows nothing of Hydra, MLflow or DVC. Importing it does not import torch; `export` does, when it is called.
+docs/library.md is the tour for a notebook.
 """
 
-from exporter.conductor import export
 from exporter.directory import ExportDirectory
-from exporter.errors import ConfigError, ExitCode, FailureKind, ModelpressError
+from exporter.errors import ConfigError, ExitCode, ExportFailedError, FailureKind, ModelpressError
+from exporter.example_spec import make_spec
+from exporter.exported import Exported, export, open_program
 from exporter.repeats import expand_repeats
 from exporter.result import ExportResult, Failure, Status, Step
 from exporter.spec import (
@@ -31,9 +33,11 @@ __all__ = [
     "Dim",
     "ExitCode",
     "ExportDirectory",
+    "ExportFailedError",
     "ExportOptions",
     "ExportResult",
     "ExportSpec",
+    "Exported",
     "Failure",
     "FailureKind",
     "Fill",
@@ -51,4 +55,6 @@ __all__ = [
     "Step",
     "expand_repeats",
     "export",
+    "make_spec",
+    "open_program",
 ]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-__all__ = ["run_session", "to_array", "to_ort_value"]
+__all__ = ["run_session", "to_array", "to_ort_value", "to_tensor"]
 
 # What numpy itself cannot say: torch's dtype, numpy's by way of ml_dtypes, and ONNX's number of it.
 _EXTENDED: dict[torch.dtype, tuple[Any, int]] = {
@@ -37,6 +37,15 @@ def to_array(tensor: torch.Tensor) -> NDArray[Any]:
         bits = torch.int8 if plain.element_size() == 1 else torch.int16
         return plain.view(bits).numpy().view(_EXTENDED[plain.dtype][0])
     return plain.numpy()
+
+
+def to_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """An array as a tensor; their memory is shared. What was complex stays real, with its last axis of 2."""
+    onnx_type = _BY_NUMPY.get(array.dtype)
+    if onnx_type is None:
+        return torch.from_numpy(array)
+    dtype = next(dtype for dtype, (_, number) in _EXTENDED.items() if number == onnx_type)
+    return torch.from_numpy(array.view(_UNSIGNED[array.itemsize])).view(dtype)
 
 
 def run_session(session: ort.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -23,12 +23,12 @@ from exporter.versions import library_versions
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["describe_result", "export", "write_result"]
+__all__ = ["describe_result", "run_export", "write_result"]
 
 log = logging.getLogger(__name__)
 
 
-def export(
+def run_export(
     spec: ExportSpec,
     directory: Path | str,
     module: "nn.Module | None" = None,
@@ -36,10 +36,10 @@ def export(
     threads: int | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> ExportResult:
-    """Export one model to ONNX, check the file, prove it against PyTorch and measure it.
+    """Run all steps of one export, from files to files: what a worker calls, and `exporter.export` for a notebook.
 
-    Needs no Hydra: a notebook can call this. The directory gets model.onnx (and model.onnx.data), spec.json,
-    result.json and report.md.
+    The captured program is let go as soon as it is saved. The directory gets model.onnx (and model.onnx.data),
+    spec.json, result.json and report.md.
 
     Args:
         spec: What to export; see `ExportSpec`.
@@ -55,7 +55,7 @@ def export(
     Raises:
         ConfigError: The spec contradicts itself, or the directory is one that a batch published.
     """
-    require_valid(spec)
+    require_valid(spec, has_module=module is not None)
     target = ExportDirectory(Path(directory))
     if target.result.exists() and target.fingerprint.exists():
         raise ConfigError(f"{target.path}: holds an export that a batch published; choose another directory")

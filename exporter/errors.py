@@ -1,6 +1,7 @@
 """Errors that modelpress raises, and the exit code each one stands for.
 
     ModelpressError                a user or the machine must act; printed without a traceback
+    +-- ExportFailedError    1     an export failed, so there is no program to work with
     +-- ConfigError          2     the config or the command line is wrong; nothing started
     +-- LockedError          4     another run holds the output directory
     +-- StorageError         5     disk full, read-only, no permission
@@ -17,6 +18,7 @@ from enum import IntEnum, StrEnum
 __all__ = [
     "ConfigError",
     "ExitCode",
+    "ExportFailedError",
     "FailureKind",
     "IntegrityError",
     "LockedError",
@@ -94,6 +96,12 @@ class ModelpressError(Exception):
     """Something that the user or the machine has to put right."""
 
     exit_code: ExitCode = ExitCode.BUG
+
+
+class ExportFailedError(ModelpressError):
+    """An export failed, and its program was asked for all the same."""
+
+    exit_code = ExitCode.EXPORT_FAILED
 
 
 class ConfigError(ModelpressError):

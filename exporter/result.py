@@ -152,6 +152,14 @@ class TensorRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArgumentRecord:
+    """A parameter of `forward`; the kind is named as in `inspect.Parameter`, in lower case."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DimRecord:
     """A declared dim and the sizes at which parity held."""
 
@@ -362,6 +370,8 @@ class ExportResult:
     steps: list[StepRecord] = field(default_factory=list)
     # The ways round a failure that were tried, in order; empty where none was needed.
     rescues: list[RescueRecord] = field(default_factory=list)
+    # What forward takes, whether the spec says something of it or not.
+    arguments: list[ArgumentRecord] = field(default_factory=list)
     inputs: list[TensorRecord] = field(default_factory=list)
     outputs: list[TensorRecord] = field(default_factory=list)
     dims: list[DimRecord] = field(default_factory=list)

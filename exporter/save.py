@@ -1,5 +1,7 @@
 """The save step: the graph under its final names, without a trace of the machine it was made on."""
 
+from collections.abc import Mapping, Sequence
+
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -12,7 +14,7 @@ from exporter.provenance import model_properties
 from exporter.spec import ModelSpec
 from exporter.transposed import write_transposed_by_blocks
 
-__all__ = ["save", "separate_outputs"]
+__all__ = ["save", "separate_outputs", "write_program"]
 
 _FILE_MODE = 0o644
 
@@ -24,21 +26,38 @@ def save(captured: Captured, directory: ExportDirectory, model: ModelSpec) -> No
     the exporter puts into the metadata, are removed first. Tensors go to disk one by one. With
     `model.debug_metadata` a second graph, model.debug.onnx, keeps them.
     """
-    program = captured.program
+    trace = collect_metadata(captured.program.model) if model.debug_metadata else None
+    write_program(captured.program, captured.output_names, directory, model_properties(model, directory))
+    if trace is not None:
+        write_debug_copy(trace, directory)
+        directory.model_debug.chmod(_FILE_MODE)
+
+
+def write_program(
+    program: torch.onnx.ONNXProgram,
+    output_names: Sequence[str],
+    directory: ExportDirectory,
+    properties: Mapping[str, str],
+) -> None:
+    """Write a program's model under its final names; the program is changed by it.
+
+    Args:
+        program: After all passes.
+        output_names: Of the graph, in order.
+        directory: Exists.
+        properties: All that is to stand in `metadata_props`.
+    """
     graph = program.model.graph
     separate_outputs(graph)
-    rename_values(graph, dict(zip(captured.output_names, graph.outputs, strict=True)))
-    trace = collect_metadata(program.model) if model.debug_metadata else None
+    rename_values(graph, dict(zip(output_names, graph.outputs, strict=True)))
     _clear_metadata(program.model)
-    program.model.metadata_props.update(model_properties(model, directory))
+    program.model.metadata_props.update(properties)
     write_transposed_by_blocks(program.model)
     program.save(directory.model, external_data=True)
     if directory.model_data.exists() and directory.model_data.stat().st_size == 0:
         # Written even where every tensor is small enough to stand in the graph.
         directory.model_data.unlink()
-    if trace is not None:
-        write_debug_copy(trace, directory)
-    for path in (directory.model, directory.model_data, directory.model_debug):
+    for path in (directory.model, directory.model_data):
         if path.exists():
             # onnx_ir makes the data file private to its owner.
             path.chmod(_FILE_MODE)

@@ -27,6 +27,7 @@ from exporter import (
 )
 from exporter.arguments import arguments_of
 from exporter.assumptions import add_cases
+from exporter.binding import record_arguments
 from exporter.cases import choose_cases
 from exporter.directory import ExportDirectory
 from exporter.divergence import DivergenceSearch
@@ -66,6 +67,7 @@ def run_steps(
         built = streaming.build(spec) if module is None else streaming.take(module)
         module, findings["weights"] = built.module, built.record
         build.check_signature(module, spec.model)
+        findings["arguments"] = record_arguments(module)
         findings["num_parameters"] = measure.count_parameters(module)
         # After the module, whose file is what registers a user's own operators.
         table = build_table(spec.export.custom_translation_table)

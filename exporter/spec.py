@@ -161,10 +161,11 @@ class ModelSpec:
 
     # Names the export's directory: letters, digits, dot, dash and underscore.
     name: str
-    # `_target_` is the dotted path of a class or function, the rest its keyword arguments; may be nested.
-    source: dict[str, Any]
     # In the order in which the ONNX graph shall take them.
     inputs: dict[str, Input]
+    # `_target_` is the dotted path of a class or function, the rest its keyword arguments; may be nested. Empty only
+    # where a module is handed to `exporter.export`.
+    source: dict[str, Any] = field(default_factory=dict)
     dims: dict[str, Dim] = field(default_factory=dict)
     # Arguments of forward that are no tensors, by name or path: None, numbers, strings. They are baked into the graph.
     constants: dict[str, Any] = field(default_factory=dict)
@@ -214,10 +215,11 @@ class Precision:
     whatever the format. Two gates, of which at least one is set: every element, and each output as a whole.
     """
 
-    name: PrecisionName
+    # The defaults are plain float32's. They leave room for another order of summation, and for nothing else.
+    name: PrecisionName = PrecisionName.fp32
     # null for both: elements are not gated; null for one of them: it counts as 0.
-    rtol: float | None
-    atol: float | None
+    rtol: float | None = 1e-4
+    atol: float | None = 1e-5
     # The most that `||actual - expected|| / ||expected||` may be for an output, in the Euclidean norm; null: not gated.
     max_rel_l2: float | None = None
 
@@ -242,6 +244,6 @@ class ExportSpec:
     # Names the directory under exports/.
     id: str
     model: ModelSpec
-    precision: Precision
+    precision: Precision = field(default_factory=Precision)
     export: ExportOptions = field(default_factory=ExportOptions)
     parity: ParityOptions = field(default_factory=ParityOptions)

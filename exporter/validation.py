@@ -16,7 +16,7 @@ from exporter.errors import ConfigError
 from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec, PassName, Precision
 from exporter.suggestion import suggest
 
-__all__ = ["OPSET_RANGE", "PROVEN_OPSETS", "find_problems", "require_valid"]
+__all__ = ["OPSET_RANGE", "PROVEN_OPSETS", "find_pass_problems", "find_problems", "require_valid"]
 
 # What onnx 1.23 knows (onnx.defs.onnx_opset_version()); there is nothing else to ask for.
 OPSET_RANGE = (1, 28)
@@ -41,18 +41,22 @@ _FILL_FILES = (".npy", ".npz", ".safetensors")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-def require_valid(spec: ExportSpec) -> None:
+def require_valid(spec: ExportSpec, *, has_module: bool = False) -> None:
     """Raise if the spec contradicts itself.
+
+    Args:
+        spec: Any.
+        has_module: The module exists already, so the spec need not say how to build it.
 
     Raises:
         ConfigError: With every problem on a line of its own.
     """
-    problems = list(find_problems(spec))
+    problems = list(find_problems(spec, has_module=has_module))
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def find_problems(spec: ExportSpec) -> Iterator[str]:
+def find_problems(spec: ExportSpec, *, has_module: bool = False) -> Iterator[str]:
     """Each problem as a line: the key, what is wrong with its value, and what is right."""
     for key, name in (("id", spec.id), ("model.name", spec.model.name)):
         if not _NAME.fullmatch(name):
@@ -60,7 +64,7 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
     low, high = OPSET_RANGE
     if not low <= spec.export.opset_version <= high:
         yield f"export.opset_version: {spec.export.opset_version} is not within {low} to {high}"
-    yield from _find_pass_problems(spec.export.optimize)
+    yield from find_pass_problems(spec.export.optimize)
     yield from _find_gate_problems(spec.precision)
     table = spec.export.custom_translation_table
     if table is not None:
@@ -71,6 +75,7 @@ def find_problems(spec: ExportSpec) -> Iterator[str]:
         yield f"parity.max_input_elements: {spec.parity.max_input_elements} must be at least 1"
     if not 1 <= spec.parity.max_noise_ratio < float("inf"):
         yield f"parity.max_noise_ratio: {spec.parity.max_noise_ratio} must be a number of at least 1"
+    yield from _find_source_problems(spec.model.source, has_module=has_module)
     yield from _find_model_problems(spec.model)
 
 
@@ -83,7 +88,8 @@ def _find_gate_problems(precision: Precision) -> Iterator[str]:
         yield "precision: rtol, atol and max_rel_l2 are all null, so that anything would pass; set at least one"
 
 
-def _find_pass_problems(optimize: Any) -> Iterator[str]:
+def find_pass_problems(optimize: Any) -> Iterator[str]:
+    """The same for a value of `export.optimize`."""
     place, known = "export.optimize", [member.value for member in PassName]
     if not isinstance(optimize, str | list):
         yield f"{place}: {optimize!r} is neither none, default nor a list of passes: {', '.join(known)}"
@@ -97,10 +103,13 @@ def _find_pass_problems(optimize: Any) -> Iterator[str]:
             yield f"{place}: there is no pass {name!r}; {meant}There are: none, {', '.join(known)}"
 
 
-def _find_model_problems(model: ModelSpec) -> Iterator[str]:
-    if "_target_" not in model.source:
+def _find_source_problems(source: dict[str, Any], *, has_module: bool) -> Iterator[str]:
+    if "_target_" not in source and (source or not has_module):
         yield "model.source: the key _target_ is missing: the dotted path of the model's class"
-    yield from _find_nonfinite("model.source", model.source)
+    yield from _find_nonfinite("model.source", source)
+
+
+def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     if not 0 <= model.seed < _MAX_SEED:
         yield f"model.seed: {model.seed} must be at least 0 and less than 2**32"
     yield from _find_hash_problems(model)

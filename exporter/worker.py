@@ -14,7 +14,7 @@ from contextlib import suppress
 from multiprocessing import forkserver, parent_process
 from pathlib import Path
 
-from exporter.conductor import describe_result, export, write_result
+from exporter.conductor import describe_result, run_export, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import is_storage_error, make_failure, put_first
@@ -116,7 +116,7 @@ def _run(directory: ExportDirectory, threads: int) -> int:
 def _export(directory: ExportDirectory, threads: int) -> None:
     spec = directory.read_spec()
     log.info("export %s, process %d, %d threads", spec.id, os.getpid(), threads)
-    result = export(spec, directory.path, threads=threads, on_step=lambda step: _note(directory, step.value))
+    result = run_export(spec, directory.path, threads=threads, on_step=lambda step: _note(directory, step.value))
     log.info("%s in %.2f s", result.status, result.duration_s)
 
 

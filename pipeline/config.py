@@ -102,7 +102,7 @@ def read_config(composed: DictConfig) -> Config:
             raise ConfigError(f"the config is a {type(plain).__name__}, not a mapping")
         _require_sections(plain)
         merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
-        if OmegaConf.is_missing(merged.model, "name") and OmegaConf.is_missing(merged.model, "source"):
+        if OmegaConf.is_missing(merged.model, "name") and OmegaConf.is_missing(merged.model, "inputs"):
             raise ConfigError(_NO_MODEL)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:

@@ -8,8 +8,9 @@ import faulty_models
 import pytest
 from torch import nn
 
-from exporter import ExportDirectory, ExportResult, ExportSpec, export
+from exporter import ExportDirectory, ExportResult, ExportSpec
 from exporter.build import build_module
+from exporter.conductor import run_export
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def perceptron(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     spec = faulty_models.make_spec(outputs={"y": faulty_models.Output(shape=["n", 16])})
     module = build_module(spec.model)
     path = tmp_path_factory.mktemp("perceptron")
-    result = export(spec, path, module, threads=1)
+    result = run_export(spec, path, module, threads=1)
     assert result.failure is None
     return Exported(spec, module, ExportDirectory(path), result)
 

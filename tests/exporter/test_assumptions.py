@@ -7,9 +7,10 @@ import torch
 from faulty_models import make_spec
 from torch import nn
 
-from exporter import Dim, Input, export
+from exporter import Dim, Input
 from exporter.assumptions import BREAKS, Assumption, add_cases
 from exporter.cases import choose_cases
+from exporter.conductor import run_export
 from exporter.errors import FailureKind, StepError
 from exporter.spec import ParityOptions
 
@@ -60,7 +61,7 @@ def spec_of_two_dims():
 
 @pytest.mark.parametrize("model", [Multiple, OneSize, Product, Square])
 def test_a_branch_on_particular_sizes_is_found_and_named(model: type[nn.Module], tmp_path: Path) -> None:
-    result = export(spec_of_two_dims(), tmp_path, model())
+    result = run_export(spec_of_two_dims(), tmp_path, model())
     assert result.failure is not None
     assert result.failure.kind is FailureKind.baked_branch
     # No way of exporting mends it.
@@ -70,7 +71,7 @@ def test_a_branch_on_particular_sizes_is_found_and_named(model: type[nn.Module],
 
 
 def test_a_branch_that_makes_no_difference_passes(tmp_path: Path) -> None:
-    result = export(spec_of_two_dims(), tmp_path, Harmless())
+    result = run_export(spec_of_two_dims(), tmp_path, Harmless())
     assert result.failure is None
     tried = next(case for case in result.cases if case.name.startswith(BREAKS))
     assert tried.sizes["batch"] % 10 == 0

@@ -26,11 +26,11 @@ from exporter import (
     Input,
     Precision,
     bisection,
-    export,
     sequence,
 )
 from exporter.build import build_module
 from exporter.cases import Case
+from exporter.conductor import run_export
 from exporter.divergence import DivergenceSearch
 from exporter.result import Divergence, Finding
 from exporter.trace import Trace, read_trace
@@ -63,7 +63,7 @@ def encoder(tmp_path_factory) -> Subject:
     directory = ExportDirectory(tmp_path_factory.mktemp("encoder"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sequence, "read_trace", keep)
-        assert export(spec, directory.path, module, threads=1).failure is None
+        assert run_export(spec, directory.path, module, threads=1).failure is None
     return Subject(spec, module, directory, traces[0])
 
 
@@ -94,7 +94,7 @@ def tampered(monkeypatch, tmp_path):
 
         monkeypatch.setattr(sequence.save, "save", save_and_tamper)
         spec.setdefault("inputs", SEQUENCE)
-        return export(faulty_models.make_spec(target, **spec), tmp_path / "out", threads=1)
+        return run_export(faulty_models.make_spec(target, **spec), tmp_path / "out", threads=1)
 
     return run
 
@@ -237,7 +237,7 @@ def test_windows_that_hold_a_few_values_come_to_the_same_place(search, monkeypat
 
 def test_a_branch_that_was_baked_in_is_no_fault_of_the_graph(tmp_path):
     spec = faulty_models.make_spec("faulty_models.BranchesOnOneSize")
-    result = export(spec, tmp_path, threads=1)
+    result = run_export(spec, tmp_path, threads=1)
     found = found_in(result)
     assert (found.finding, found.max_abs_diff, found.node) == (Finding.capture, 100.0, "")
     assert "something was fixed at capture" in result.failure.cause
@@ -246,7 +246,7 @@ def test_a_branch_that_was_baked_in_is_no_fault_of_the_graph(tmp_path):
 def test_a_tolerance_below_rounding_blames_no_operator(tmp_path):
     spec = faulty_models.make_spec()
     spec.precision = Precision(name=spec.precision.name, rtol=0.0, atol=1e-12)
-    result = export(spec, tmp_path, threads=1)
+    result = run_export(spec, tmp_path, threads=1)
     found = found_in(result)
     assert found.finding is Finding.rounding, found
     assert found.roundings < bisection.PARTED
@@ -255,7 +255,7 @@ def test_a_tolerance_below_rounding_blames_no_operator(tmp_path):
 
 
 def test_nan_of_torch_itself_is_found_where_it_begins(tmp_path):
-    result = export(faulty_models.make_spec("faulty_models.TakesLogarithm"), tmp_path, threads=1)
+    result = run_export(faulty_models.make_spec("faulty_models.TakesLogarithm"), tmp_path, threads=1)
     found = found_in(result)
     assert (found.finding, found.op_type, found.expected) == (Finding.nonfinite, "aten.log.default", "NaN")
     assert found.source.endswith("return torch.log(x)")

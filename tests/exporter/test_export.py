@@ -21,8 +21,8 @@ from exporter import (
     Output,
     Status,
     Step,
-    export,
 )
+from exporter.conductor import run_export
 
 STEPS = list(Step)
 TWO = {"a": Input(["n", 8]), "b": Input(["n", 8])}
@@ -39,7 +39,7 @@ def run_file(directory, **feeds):
 
 def export_module(module, path, spec=None):
     directory = ExportDirectory(path)
-    result = export(spec or faulty_models.make_spec(), path, module, threads=1)
+    result = run_export(spec or faulty_models.make_spec(), path, module, threads=1)
     # What was returned is what is on disk: other processes know nothing else.
     assert directory.read_result() == result
     assert directory.damaged_files(result) == []
@@ -238,7 +238,7 @@ def test_bfloat16_cannot_be_proven(tmp_path):
 
 def test_a_forward_that_ends_the_process_leaves_no_result(tmp_path):
     with pytest.raises(SystemExit):
-        export(faulty_models.make_spec(), tmp_path, faulty_models.Exits(), threads=1)
+        run_export(faulty_models.make_spec(), tmp_path, faulty_models.Exits(), threads=1)
     assert not (tmp_path / "result.json").exists()
 
 
@@ -247,7 +247,7 @@ def test_a_forward_that_ends_the_process_leaves_no_result(tmp_path):
 
 def test_a_failed_export_leaves_no_model_of_an_earlier_one(copied):
     path = copied.directory.path
-    result = export(faulty_models.make_spec(), path, faulty_models.Raises(), threads=1)
+    result = run_export(faulty_models.make_spec(), path, faulty_models.Raises(), threads=1)
     assert copied.directory.read_result() == result
     assert (result.status, result.files, result.outputs, result.cases) == (Status.failed, [], [], [])
     assert not copied.directory.model.exists()
@@ -267,7 +267,7 @@ def test_a_spec_that_contradicts_itself_touches_nothing(copied, tmp_path):
     spec.export.opset_version = 29
     for path in (copied.directory.path, tmp_path / "new"):
         with pytest.raises(ConfigError, match="opset_version: 29"):
-            export(spec, path, faulty_models.Doubles())
+            run_export(spec, path, faulty_models.Doubles())
     assert copied.directory.result.read_bytes() == before
     assert copied.directory.model.exists()
     assert not (tmp_path / "new").exists()
@@ -278,7 +278,7 @@ def test_a_source_that_json_cannot_hold_is_a_config_error(tmp_path, value):
     spec = faulty_models.make_spec()
     spec.model.source["limit"] = value
     with pytest.raises(ConfigError, match=r"model\.source"):
-        export(spec, tmp_path / "new", faulty_models.Doubles())
+        run_export(spec, tmp_path / "new", faulty_models.Doubles())
 
 
 # --- what passes
@@ -539,7 +539,7 @@ def test_a_result_tells_what_was_found(perceptron):
 
 def test_steps_are_announced_in_order_and_threads_are_set(tmp_path):
     begun = []
-    export(faulty_models.make_spec(), tmp_path, faulty_models.Doubles(), threads=1, on_step=begun.append)
+    run_export(faulty_models.make_spec(), tmp_path, faulty_models.Doubles(), threads=1, on_step=begun.append)
     assert begun == STEPS
     assert torch.get_num_threads() == 1
 
@@ -558,7 +558,7 @@ def test_a_directory_that_a_batch_published_is_not_written_to(tmp_path):
     for name in ("result.json", "fingerprint.json", "model.onnx"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(ConfigError, match="holds an export that a batch published"):
-        export(faulty_models.make_spec(), tmp_path, nn.Linear(8, 2))
+        run_export(faulty_models.make_spec(), tmp_path, nn.Linear(8, 2))
     assert (tmp_path / "model.onnx").read_text() == "{}"
 
 

@@ -81,10 +81,10 @@ import logging, sys, tempfile
 sys.path.insert(0, {support!r})
 logging.disable(logging.CRITICAL)
 import faulty_models
-from exporter import export
+from exporter.conductor import run_export
 for model in (faulty_models.BranchesOnValue(), faulty_models.FixesSize(), faulty_models.TakesManyOperators()):
     with tempfile.TemporaryDirectory() as path:
-        failure = export(faulty_models.make_spec(), path, model, threads=1).failure
+        failure = run_export(faulty_models.make_spec(), path, model, threads=1).failure
         print("fingerprint", failure.kind, failure.fingerprint)
 """
 

@@ -9,9 +9,10 @@ from faulty_models import make_spec
 from torch import nn
 from torch.nn import functional
 
-from exporter import ExportDirectory, export
+from exporter import ExportDirectory
 from exporter.cases import Case, choose_cases
 from exporter.comparison import compare
+from exporter.conductor import run_export
 from exporter.errors import FailureKind, StepError
 from exporter.inputs import make_inputs
 from exporter.noise_floor import measure_noise, settle
@@ -122,7 +123,7 @@ def prove(path, module, spec):
 def test_a_bug_that_the_tolerance_lets_through_is_caught_and_its_right_twin_is_not(tmp_path, make, right, wrong, shape):
     spec = replace(make_spec(inputs={"x": Input(shape)}, dims={}), precision=LOOSE)
     # The twin: the bug in both. It is what ONNX Runtime gets from here on.
-    twin = export(spec, tmp_path, build(make, wrong), threads=1)
+    twin = run_export(spec, tmp_path, build(make, wrong), threads=1)
     assert (twin.failure, twin.cases[0].noise_reason) == (None, "")
     assert twin.cases[0].outputs[0].noise.verdict is NoiseVerdict.right
     assert twin.max_noise_ratio < 2
@@ -144,16 +145,16 @@ class Ambiguous(nn.Module):
 
 def test_an_export_fails_for_a_bug_within_the_tolerance_and_passes_without_the_noise_floor(tmp_path):
     spec = replace(make_spec(), precision=LOOSE)
-    result = export(spec, tmp_path, Ambiguous().eval(), threads=1)
+    result = run_export(spec, tmp_path, Ambiguous().eval(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     assert "times PyTorch's own rounding error (limit 24)" in result.failure.cause
     assert result.max_noise_ratio > 30
     assert all(dim.proven_sizes == [] for dim in result.dims)
     blind = replace(spec, parity=ParityOptions(noise_floor=NoiseFloor.off))
-    result = export(blind, tmp_path, Ambiguous().eval(), threads=1)
+    result = run_export(blind, tmp_path, Ambiguous().eval(), threads=1)
     assert (result.failure, result.max_noise_ratio) == (None, None)
     wide = replace(spec, parity=ParityOptions(max_noise_ratio=1e4))
-    assert export(wide, tmp_path, Ambiguous().eval(), threads=1).failure is None
+    assert run_export(wide, tmp_path, Ambiguous().eval(), threads=1).failure is None
 
 
 # From here on arrays stand in for the three runs.

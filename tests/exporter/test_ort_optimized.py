@@ -10,8 +10,9 @@ import onnx
 import pytest
 from torch import nn
 
-from exporter import ExportDirectory, FailureKind, Status, Step, export
+from exporter import ExportDirectory, FailureKind, Status, Step
 from exporter.cases import choose_cases
+from exporter.conductor import run_export
 from exporter.directory import hash_file
 from exporter.errors import StepError
 from exporter.ort_optimized import prove_optimized, write_optimized
@@ -35,7 +36,7 @@ def optimized(tmp_path_factory):
     spec.export.ort_optimized = True
     module = Classifies()
     path = tmp_path_factory.mktemp("optimized")
-    result = export(spec, path, module, threads=1)
+    result = run_export(spec, path, module, threads=1)
     assert (result.status, result.failure) == (Status.passed, None)
     return spec, module, ExportDirectory(path), result
 
@@ -95,7 +96,7 @@ def test_without_asking_there_is_none_and_an_old_one_is_removed(tmp_path):
     directory = ExportDirectory(tmp_path)
     for path in (directory.ort_model, directory.ort_model_data):
         path.write_bytes(b"old")
-    result = export(faulty_models.make_spec(), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(faulty_models.make_spec(), tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.status is Status.passed
     assert not list(tmp_path.glob("model.ort*"))
 
@@ -103,7 +104,7 @@ def test_without_asking_there_is_none_and_an_old_one_is_removed(tmp_path):
 def test_a_model_without_large_weights_has_no_data_file(tmp_path):
     spec = faulty_models.make_spec()
     spec.export.ort_optimized = True
-    result = export(spec, tmp_path, faulty_models.Doubles(), threads=1)
+    result = run_export(spec, tmp_path, faulty_models.Doubles(), threads=1)
     assert [file.path for file in result.files] == ["model.onnx", "model.ort.onnx"]
 
 
@@ -139,7 +140,7 @@ def test_a_miss_of_the_extra_file_fails_the_export(tmp_path, monkeypatch):
     monkeypatch.setattr("exporter.ort_optimized.write_optimized", spoil)
     spec = faulty_models.make_spec()
     spec.export.ort_optimized = True
-    result = export(spec, tmp_path, faulty_models.Doubles(), threads=1)
+    result = run_export(spec, tmp_path, faulty_models.Doubles(), threads=1)
     assert (result.failure.step, result.failure.kind) == (Step.parity, FailureKind.parity_failed)
     assert result.failure.cause.startswith("model.ort.onnx: ")
     assert Path(tmp_path / "model.onnx").exists()

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from exporter import FailureKind, Status, Step, export
+from exporter import FailureKind, Status, Step
+from exporter.conductor import run_export
 from exporter.errors import StepError
 from exporter.passes import PASSES, count_ops, name_passes, run_passes
 from exporter.plain_data import from_plain, to_plain
@@ -155,7 +156,7 @@ class Repeats(nn.Module):
 def test_an_export_tells_of_each_pass_and_its_report_too(tmp_path):
     spec = faulty_models.make_spec()
     spec.export.optimize = ["fold_constants", "cse"]
-    result = export(spec, tmp_path, Repeats(), threads=1)
+    result = run_export(spec, tmp_path, Repeats(), threads=1)
     assert result.status is Status.passed
     folded, merged = result.passes
     assert (folded.name, merged.name) == ("fold_constants", "cse")
@@ -173,7 +174,7 @@ def test_an_export_tells_of_each_pass_and_its_report_too(tmp_path):
 def test_an_export_without_passes_has_no_record_of_one(tmp_path):
     spec = faulty_models.make_spec()
     spec.export.optimize = "none"
-    result = export(spec, tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec, tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.passes == []
     assert "## Passes" not in render_report(result)
 
@@ -183,6 +184,6 @@ def test_the_passes_before_one_that_fails_stay_on_record(tmp_path, monkeypatch):
     spec = faulty_models.make_spec()
     spec.export.optimize = ["cse", "rewrite"]
     spec.export.rescue = False
-    result = export(spec, tmp_path, Repeats(), threads=1)
+    result = run_export(spec, tmp_path, Repeats(), threads=1)
     assert (result.failure.step, result.failure.kind) == (Step.optimize, FailureKind.optimize_error)
     assert [record.name for record in result.passes] == ["cse"]

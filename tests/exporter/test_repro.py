@@ -13,10 +13,10 @@ import plain_models
 import pytest
 import torch
 
-from exporter import DType, ExportDirectory, ExportResult, FailureKind, Fill, FillKind, Input, export
+from exporter import DType, ExportDirectory, ExportResult, FailureKind, Fill, FillKind, Input
 from exporter.build import build_module
 from exporter.cases import Case
-from exporter.conductor import describe_result
+from exporter.conductor import describe_result, run_export
 from exporter.inputs import make_inputs
 from exporter.repro import render_script, write_bundle
 from exporter.result import Failure, Step
@@ -38,7 +38,7 @@ NESTED = {
 
 def fail(target: str, path: Path, **spec) -> tuple[ExportResult, Path]:
     made = faulty_models.make_spec(target, **spec)
-    result = export(made, path, threads=1)
+    result = run_export(made, path, threads=1)
     assert result.failure is not None
     return result, ExportDirectory(path).repro / "repro.py"
 
@@ -59,7 +59,7 @@ def run(script: Path) -> subprocess.CompletedProcess[str]:
 def test_a_parity_failure_is_reproduced_to_the_digit(tmp_path):
     spec = faulty_models.make_spec()
     spec.model.source = NESTED
-    result = export(spec, tmp_path, threads=1)
+    result = run_export(spec, tmp_path, threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     done = run(ExportDirectory(tmp_path).repro / "repro.py")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "the failure is reproduced")
@@ -129,7 +129,7 @@ def test_a_model_that_cannot_be_built_is_reproduced(tmp_path):
 
 def test_a_module_that_was_handed_over_has_its_place(tmp_path):
     spec = faulty_models.make_spec("plain_models.DrawsNoise")
-    export(spec, tmp_path, plain_models.DrawsNoise(), threads=1)
+    run_export(spec, tmp_path, plain_models.DrawsNoise(), threads=1)
     script = ExportDirectory(tmp_path).repro / "repro.py"
     assert "# PUT YOUR MODULE HERE" in script.read_text()
     assert run(script).stderr.splitlines()[-1] == "NotImplementedError: return the module here"
@@ -181,7 +181,7 @@ def test_the_inputs_are_those_of_the_export():
 def test_the_failing_case_is_the_one_that_runs(tmp_path):
     spec = faulty_models.make_spec()
     spec.model.source = NESTED
-    result = export(spec, tmp_path, build_module(spec.model), threads=1)
+    result = run_export(spec, tmp_path, build_module(spec.model), threads=1)
     [case] = [case for case in result.cases if not case.passed]
     text = (ExportDirectory(tmp_path).repro / "repro.py").read_text()
     assert f"CASE = ({{'n': 7}}, {case.seed})" in text
@@ -210,7 +210,7 @@ def test_a_passed_export_leaves_no_bundle_and_clears_an_old_one(tmp_path):
     directory = ExportDirectory(tmp_path)
     write_bundle(directory, describe_result(faulty_models.make_spec(), failure(), 0.0))
     assert (directory.repro / "repro.py").exists()
-    assert export(faulty_models.make_spec(), tmp_path, threads=1).failure is None
+    assert run_export(faulty_models.make_spec(), tmp_path, threads=1).failure is None
     assert not directory.repro.exists()
 
 

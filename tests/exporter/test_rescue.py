@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.onnx._internal.exporter import _capture_strategies, _registration
 
-from exporter import ExportDirectory, ExportOptions, FailureKind, Input, PassName, Status, Step, export
+from exporter import ExportDirectory, ExportOptions, FailureKind, Input, PassName, Status, Step
+from exporter.conductor import run_export
 from exporter.passes import PASSES
 from exporter.rescue import taking
 from exporter.result import Rung
@@ -59,7 +60,7 @@ OPTIMIZER_FAULTS = [
 @pytest.mark.parametrize(("damage", "step", "kind"), OPTIMIZER_FAULTS)
 def test_a_fault_of_the_optimizer_is_got_round_without_it(tmp_path, monkeypatch, damage, step, kind):
     break_optimizer(monkeypatch, damage)
-    result = export(spec_with(), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec_with(), tmp_path, faulty_models.Perceptron(), threads=1)
     assert (result.status, result.failure) == (Status.passed, None)
     assert [(record.rung, record.step, record.kind, record.helped) for record in result.rescues] == [
         (Rung.no_optimize, step, kind, True)
@@ -74,13 +75,13 @@ def test_a_fault_of_the_optimizer_is_got_round_without_it(tmp_path, monkeypatch,
 
 
 def test_a_model_that_needs_no_rescue_has_none(tmp_path):
-    result = export(spec_with(), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec_with(), tmp_path, faulty_models.Perceptron(), threads=1)
     assert (result.status, result.rescues, result.rescued_by) == (Status.passed, [], [])
     assert {record.attempt for record in result.steps} == {1}
 
 
 def test_a_failure_that_no_rung_can_mend_stops_at_once(tmp_path):
-    result = export(spec_with(), tmp_path, faulty_models.TakesSingularValues(), threads=1)
+    result = run_export(spec_with(), tmp_path, faulty_models.TakesSingularValues(), threads=1)
     assert result.failure.kind is FailureKind.unsupported_op
     assert [record.step for record in result.steps] == [Step.build, Step.capture]
     assert result.rescues == []
@@ -90,7 +91,7 @@ def test_where_no_rung_helps_the_first_failure_is_reported(tmp_path, monkeypatch
     # The later attempts end in parity, which is not what the user has to hear of first.
     break_optimize_step(monkeypatch, negate_output)
     module, spec = faulty_models.AttendsOverHeads(), spec_with(inputs={"x": Input(["n", 6, 8])})
-    result = export(spec, tmp_path, module, threads=1)
+    result = run_export(spec, tmp_path, module, threads=1)
     assert (result.failure.step, result.failure.kind) == (Step.capture, FailureKind.translation_error)
     assert result.failure.hint.endswith("(tried in vain: decomposed_attention, no_optimize)")
     assert [(record.rung, record.kind, record.helped) for record in result.rescues] == [
@@ -130,7 +131,7 @@ CAPTURE_FAULTS = [
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize(("model", "shape", "rescues"), CAPTURE_FAULTS, ids=[f[0].__name__ for f in CAPTURE_FAULTS])
 def test_a_failed_capture_is_got_round(tmp_path, model, shape, rescues):
-    result = export(spec_with(inputs={"x": Input(shape)}), tmp_path, model(), threads=1)
+    result = run_export(spec_with(inputs={"x": Input(shape)}), tmp_path, model(), threads=1)
     assert (result.status, result.failure) == (Status.passed, None)
     assert [(record.rung, record.kind, record.helped) for record in result.rescues] == rescues
     assert result.rescued_by == [rescues[-1][0]]
@@ -141,14 +142,14 @@ def test_a_failed_capture_is_got_round(tmp_path, model, shape, rescues):
 
 @pytest.mark.parametrize(("model", "shape"), [fault[:2] for fault in CAPTURE_FAULTS[1:]])
 def test_without_rescue_a_failed_capture_stays_failed(tmp_path, model, shape):
-    result = export(spec_with(inputs={"x": Input(shape)}, rescue=False), tmp_path, model(), threads=1)
+    result = run_export(spec_with(inputs={"x": Input(shape)}, rescue=False), tmp_path, model(), threads=1)
     assert (result.status, result.failure.step, result.rescues) == (Status.failed, Step.capture, [])
 
 
 @pytest.mark.parametrize("rescue", [True, False])
 def test_a_parity_failure_says_whether_the_optimizer_is_at_fault(tmp_path, monkeypatch, rescue):
     break_optimize_step(monkeypatch, negate_output)
-    result = export(spec_with(rescue=rescue), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec_with(rescue=rescue), tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     assert result.failure.hint == "parity fails without the passes too: the optimizer is not at fault"
     assert [(record.rung, record.helped) for record in result.rescues] == [(Rung.no_optimize, False)]
@@ -156,7 +157,7 @@ def test_a_parity_failure_says_whether_the_optimizer_is_at_fault(tmp_path, monke
 
 def test_without_rescue_a_fault_of_the_optimizer_is_named_and_the_export_stays_failed(tmp_path, monkeypatch):
     break_optimizer(monkeypatch, negate_output)
-    result = export(spec_with(rescue=False), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec_with(rescue=False), tmp_path, faulty_models.Perceptron(), threads=1)
     assert (result.status, result.failure.kind) == (Status.failed, FailureKind.parity_failed)
     assert result.failure.hint == "parity holds without the passes: export.optimize=none"
     assert [(record.rung, record.helped) for record in result.rescues] == [(Rung.no_optimize, True)]
@@ -182,7 +183,7 @@ def test_ways_of_capturing_leave_torch_as_it_was():
 
 def test_without_rescue_there_is_one_attempt(tmp_path, monkeypatch):
     break_optimizer(monkeypatch, raise_pass_error)
-    result = export(spec_with(rescue=False), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec_with(rescue=False), tmp_path, faulty_models.Perceptron(), threads=1)
     assert (result.status, result.failure.kind) == (Status.failed, FailureKind.optimize_error)
     assert result.rescues == []
     assert {record.attempt for record in result.steps} == {1}
@@ -190,7 +191,7 @@ def test_without_rescue_there_is_one_attempt(tmp_path, monkeypatch):
 
 def test_without_passes_there_is_nothing_to_turn_off(tmp_path, monkeypatch):
     break_optimize_step(monkeypatch, negate_output)
-    result = export(spec_with(optimize="none"), tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec_with(optimize="none"), tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
     assert result.rescues == []
 
@@ -198,7 +199,7 @@ def test_without_passes_there_is_nothing_to_turn_off(tmp_path, monkeypatch):
 def test_the_first_failure_is_on_disk_while_another_way_is_tried_and_not_after(tmp_path, monkeypatch):
     break_optimizer(monkeypatch, raise_pass_error)
     directory, seen = ExportDirectory(tmp_path), []
-    result = export(
+    result = run_export(
         spec_with(),
         tmp_path,
         faulty_models.Perceptron(),

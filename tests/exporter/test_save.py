@@ -13,15 +13,16 @@ import onnxruntime
 import pytest
 
 import exporter
-from exporter import ExportDirectory, Output, export
+from exporter import ExportDirectory, Output
 from exporter.build import build_module
+from exporter.conductor import run_export
 from exporter.directory import hash_parts, write_json
 
 
 def test_the_same_spec_gives_the_same_bytes_in_another_directory(perceptron, tmp_path):
     spec = faulty_models.make_spec(outputs={"y": Output(shape=["n", 16])})
     again = ExportDirectory(tmp_path / "a much longer path" / "again")
-    result = export(spec, again.path, threads=1)
+    result = run_export(spec, again.path, threads=1)
     assert again.model.read_bytes() == perceptron.directory.model.read_bytes()
     assert again.model_data.read_bytes() == perceptron.directory.model_data.read_bytes()
     assert result.files == perceptron.result.files
@@ -31,7 +32,7 @@ def test_another_process_with_another_hash_seed_gives_the_same_bytes(perceptron,
     code = """
 import pathlib, sys, exporter
 export_directory = exporter.ExportDirectory(pathlib.Path(sys.argv[1]))
-exporter.export(export_directory.read_spec(), sys.argv[2], threads=1)
+exporter.conductor.run_export(export_directory.read_spec(), sys.argv[2], threads=1)
 """
     root, tests = Path(exporter.__file__).parents[1], Path(faulty_models.__file__).parent
     environment = {**os.environ, "PYTHONHASHSEED": "4242", "PYTHONPATH": os.pathsep.join((str(root), str(tests)))}
@@ -44,7 +45,7 @@ exporter.export(export_directory.read_spec(), sys.argv[2], threads=1)
 def test_another_seed_gives_other_bytes(perceptron, tmp_path):
     spec = faulty_models.make_spec(outputs={"y": Output(shape=["n", 16])}, seed=1)
     again = ExportDirectory(tmp_path)
-    export(spec, tmp_path, build_module(spec.model), threads=1)
+    run_export(spec, tmp_path, build_module(spec.model), threads=1)
     assert again.model_data.read_bytes() != perceptron.directory.model_data.read_bytes()
 
 
@@ -96,7 +97,7 @@ def test_both_files_may_be_read_by_anyone(perceptron):
 def test_the_graph_names_the_fingerprint_that_a_batch_took(tmp_path):
     directory = ExportDirectory(tmp_path)
     write_json(directory.fingerprint, {"spec.id": "tiny"})
-    result = export(faulty_models.make_spec(), tmp_path, threads=1)
+    result = run_export(faulty_models.make_spec(), tmp_path, threads=1)
     properties = {item.key: item.value for item in onnx.load(directory.model).metadata_props}
     assert properties["modelpress.fingerprint"] == hash_parts({"spec.id": "tiny"}) == result.provenance.fingerprint
 
@@ -104,7 +105,7 @@ def test_the_graph_names_the_fingerprint_that_a_batch_took(tmp_path):
 def test_the_debug_copy_has_the_trace_and_shares_the_weights(perceptron, tmp_path):
     spec = faulty_models.make_spec(outputs={"y": Output(shape=["n", 16])}, debug_metadata=True)
     directory = ExportDirectory(tmp_path)
-    result = export(spec, tmp_path, threads=1)
+    result = run_export(spec, tmp_path, threads=1)
     assert result.failure is None
     # What ships is the same with it and without.
     assert directory.model.read_bytes() == perceptron.directory.model.read_bytes()

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from exporter import Dim, DType, Fill, FillKind, Input, Status, export
+from exporter import Dim, DType, Fill, FillKind, Input, Status
+from exporter.conductor import run_export
 from exporter.errors import FailureKind
 
 N = {"n": Dim(min=1, max=16, example=4)}
@@ -18,7 +19,7 @@ N = {"n": Dim(min=1, max=16, example=4)}
 
 def run(module, directory, inputs, dims=None, outputs=None, **model):
     spec = faulty_models.make_spec(inputs=inputs, dims=N if dims is None else dims, outputs=outputs, **model)
-    return export(spec, directory, module, threads=1)
+    return run_export(spec, directory, module, threads=1)
 
 
 def passed(*args, **kwargs):

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from exporter import ExportDirectory, FailureKind, Status, Step, export
+from exporter import ExportDirectory, FailureKind, Status, Step
 from exporter.build import build_module
 from exporter.checkpoint import hash_weights
+from exporter.conductor import run_export
 from exporter.errors import StepError
 from exporter.measure import can_prepack
 from exporter.result import FileRecord, WeightsMode
@@ -58,7 +59,7 @@ def both_ways(spec, path):
     results = []
     for name, stream in (("streamed", True), ("loaded", False)):
         spec.export.stream_weights = stream
-        result = export(spec, path / name, threads=1)
+        result = run_export(spec, path / name, threads=1)
         assert (result.status, result.failure) == (Status.passed, None)
         results.append(result)
     assert results[1].weights.mode is WeightsMode.loaded
@@ -137,7 +138,7 @@ def test_other_files_than_safetensors_are_loaded(tmp_path):
 
 def test_weights_of_the_seed_and_a_module_that_is_given_are_told_apart(perceptron, tmp_path):
     assert perceptron.result.weights.mode is WeightsMode.given
-    assert export(perceptron.spec, tmp_path, threads=1).weights.mode is WeightsMode.seeded
+    assert run_export(perceptron.spec, tmp_path, threads=1).weights.mode is WeightsMode.seeded
 
 
 def test_the_module_that_parity_runs_has_the_checkpoints_memory_and_its_ties(tmp_path):
@@ -189,7 +190,7 @@ def test_weights_that_do_not_fit_are_the_same_error_in_both_ways(tmp_path, num_s
 def test_a_constructor_that_fails_in_both_ways_fails_with_its_own_error(tmp_path):
     spec = spec_of("Layers", tmp_path)
     spec.model.source = {"_target_": "checkpoint_models.Layers", "no_such_argument": 1}
-    result = export(spec, tmp_path / "out", threads=1)
+    result = run_export(spec, tmp_path / "out", threads=1)
     assert (result.failure.step, result.failure.kind) == (Step.build, FailureKind.build_error)
     assert "no_such_argument" in result.failure.cause
 
@@ -249,7 +250,7 @@ def test_a_linked_checkpoint_is_streamed(tmp_path):
 def test_the_graph_names_no_other_file_than_its_own(tmp_path):
     spec = spec_of("Layers", tmp_path)
     spec.export.optimize = "none"
-    export(spec, tmp_path / "out", threads=1)
+    run_export(spec, tmp_path / "out", threads=1)
     content = (tmp_path / "out" / "model.onnx").read_bytes()
     assert b"safetensors" not in content
     assert str(tmp_path).encode() not in content
@@ -275,7 +276,7 @@ def test_a_checkpoint_that_changes_during_the_export_fails_it(tmp_path, how):
             (tmp_path / "new").write_bytes(content[:-1] + b"\0")
             (tmp_path / "new").replace(weights)
 
-    result = export(spec, tmp_path / "out", threads=1, on_step=disturb)
+    result = run_export(spec, tmp_path / "out", threads=1, on_step=disturb)
     assert result.status is Status.failed
     assert result.failure.step is Step.save
     if how != "removed":
@@ -317,7 +318,8 @@ def test_streamed_weights_never_enter_memory(tmp_path, axes):
 MEASURE = """
 import sys
 from pathlib import Path
-from exporter import Dim, ExportSpec, Input, ModelSpec, Precision, PrecisionName, export
+from exporter import Dim, ExportSpec, Input, ModelSpec, Precision, PrecisionName
+from exporter.conductor import run_export
 
 folder, axes = Path(sys.argv[1]), int(sys.argv[2])
 shape = ["n", *[3] * (axes - 2), 1024]
@@ -333,7 +335,7 @@ def peak(depth, stream):
     )
     spec = ExportSpec(id="tiny", model=model, precision=Precision(name=PrecisionName.fp32, rtol=1e-3, atol=1e-3))
     spec.export.stream_weights = stream
-    result = export(spec, folder / "out", threads=1)
+    result = run_export(spec, folder / "out", threads=1)
     assert result.failure is None, result.failure
     assert result.weights.mode == ("streamed" if stream else "loaded"), result.weights
     return result.export_peak_bytes

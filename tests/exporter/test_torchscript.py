@@ -5,7 +5,8 @@ from dataclasses import replace
 import faulty_models
 import pytest
 
-from exporter import ExportDirectory, Status, export
+from exporter import ExportDirectory, Status
+from exporter.conductor import run_export
 from exporter.directory import write_json
 from exporter.report import render_report
 from exporter.result import TorchScriptRecord
@@ -22,7 +23,7 @@ def compare(tmp_path, target, **options):
 def test_a_comparison_that_was_asked_for_is_in_result_and_report(tmp_path):
     spec = faulty_models.make_spec("faulty_models.RefusesTorchScript")
     spec.export.compare_torchscript = True
-    result = export(spec, tmp_path, threads=1)
+    result = run_export(spec, tmp_path, threads=1)
     assert (result.status, result.failure) == (Status.passed, None)
     record = result.torchscript
     assert record.peak_bytes is None
@@ -48,7 +49,7 @@ def test_both_exporters_are_measured(tmp_path):
 def test_a_module_that_was_handed_over_cannot_be_compared(tmp_path):
     spec = faulty_models.make_spec()
     spec.export.compare_torchscript = True
-    result = export(spec, tmp_path, faulty_models.Perceptron(), threads=1)
+    result = run_export(spec, tmp_path, faulty_models.Perceptron(), threads=1)
     assert result.status is Status.passed
     assert result.torchscript.reason.startswith("the module was handed over")
 
@@ -56,7 +57,7 @@ def test_a_module_that_was_handed_over_cannot_be_compared(tmp_path):
 def test_a_failed_export_is_not_compared(tmp_path):
     spec = faulty_models.make_spec()
     spec.export.compare_torchscript = True
-    result = export(spec, tmp_path, faulty_models.Raises(), threads=1)
+    result = run_export(spec, tmp_path, faulty_models.Raises(), threads=1)
     assert (result.status, result.torchscript) == (Status.failed, None)
 
 

@@ -4,7 +4,8 @@ import faulty_models
 import own_operators
 import pytest
 
-from exporter import ExportDirectory, ExportOptions, FailureKind, Status, Step, export
+from exporter import ExportDirectory, ExportOptions, FailureKind, Status, Step
+from exporter.conductor import run_export
 
 
 def spec_with(table, **arguments):
@@ -16,7 +17,7 @@ def spec_with(table, **arguments):
 
 def test_an_operator_of_ones_own_exports_and_is_proven(tmp_path):
     spec = spec_with("make_table")
-    result = export(spec, tmp_path, own_operators.Shrinks(), threads=1)
+    result = run_export(spec, tmp_path, own_operators.Shrinks(), threads=1)
     assert (result.status, result.failure, result.rescues) == (Status.passed, None, [])
     assert result.op_counts["Sign"] == 1
     assert result.dims[0].proven_sizes == [1, 2, 4, 5, 7, 16]
@@ -24,18 +25,18 @@ def test_an_operator_of_ones_own_exports_and_is_proven(tmp_path):
 
 
 def test_a_wrong_function_for_it_is_caught_by_parity(tmp_path):
-    result = export(spec_with("make_table", slope=1.01), tmp_path, own_operators.Shrinks(), threads=1)
+    result = run_export(spec_with("make_table", slope=1.01), tmp_path, own_operators.Shrinks(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
 
 
 def test_without_a_table_the_operator_is_named_and_the_table_is_what_to_try(tmp_path):
-    failure = export(spec_with(None), tmp_path, own_operators.Shrinks(), threads=1).failure
+    failure = run_export(spec_with(None), tmp_path, own_operators.Shrinks(), threads=1).failure
     assert (failure.kind, failure.ops) == (FailureKind.unsupported_op, ["own_operators.shrink.default"])
     assert "export.custom_translation_table" in failure.hint
 
 
 def test_a_function_on_sizes_can_be_translated_too(tmp_path):
-    result = export(spec_with("make_root_table"), tmp_path, own_operators.TakesRoot(), threads=1)
+    result = run_export(spec_with("make_root_table"), tmp_path, own_operators.TakesRoot(), threads=1)
     assert (result.status, result.failure) == (Status.passed, None)
 
 
@@ -55,7 +56,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("table", "kind", "cause"), WRONG)
 def test_what_is_no_table_is_refused_before_the_capture(tmp_path, table, kind, cause):
-    result = export(spec_with(table), tmp_path, own_operators.Shrinks(), threads=1)
+    result = run_export(spec_with(table), tmp_path, own_operators.Shrinks(), threads=1)
     assert (result.failure.step, result.failure.kind) == (Step.build, kind)
     assert result.failure.cause.startswith("export.custom_translation_table: ")
     assert cause in result.failure.cause
@@ -63,5 +64,5 @@ def test_what_is_no_table_is_refused_before_the_capture(tmp_path, table, kind, c
 
 
 def test_a_function_that_raises_is_a_translation_error_with_its_words(tmp_path):
-    failure = export(spec_with("make_failing_table"), tmp_path, own_operators.Shrinks(), threads=1).failure
+    failure = run_export(spec_with("make_failing_table"), tmp_path, own_operators.Shrinks(), threads=1).failure
     assert (failure.kind, failure.cause) == (FailureKind.translation_error, "ValueError: cannot translate")

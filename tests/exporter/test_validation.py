@@ -122,6 +122,15 @@ def test_a_translation_table_without_target_is_refused(table):
     assert problem.startswith("export.custom_translation_table: the key _target_ is missing")
 
 
+def test_a_source_may_be_empty_only_where_the_module_is_there():
+    spec = faulty_models.make_spec()
+    spec.model.source = {}
+    assert list(find_problems(spec, has_module=True)) == []
+    assert [problem[:13] for problem in find_problems(spec)] == ["model.source:"]
+    spec.model.source = {"hidden": 3}
+    assert [problem[:13] for problem in find_problems(spec, has_module=True)] == ["model.source:"]
+
+
 def test_a_source_without_target_is_refused():
     (problem,) = problems_after(lambda spec: spec.model.source.pop("_target_"))
     assert problem.startswith("model.source: the key _target_ is missing")

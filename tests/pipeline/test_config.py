@@ -176,7 +176,7 @@ def test_no_model_is_said_with_how_to_choose_one():
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [("model", "source"), ("model", "inputs"), ("model", "name"), ("precision", "rtol"), ("precision", "name")],
+    [("model", "inputs"), ("model", "name")],
 )
 def test_a_missing_key_is_named(section, key):
     data = {name: dict(value) for name, value in MINIMAL.items()}
@@ -265,3 +265,15 @@ def test_a_list_of_passes_comes_from_the_command_line_as_one():
 def test_a_misspelt_pass_is_told_with_the_right_one():
     told = explain("+model=mlp", "export.optimize=[fold_constants,cze]")
     assert told.startswith("mlp: export.optimize: there is no pass 'cze'; did you mean 'cse'? ")
+
+
+def test_a_model_without_a_source_is_refused_with_exit_code_2():
+    data = {**MINIMAL, "model": {name: value for name, value in MINIMAL["model"].items() if name != "source"}}
+    with pytest.raises(ConfigError, match=r"model\.source: the key _target_ is missing") as caught:
+        compose_spec(read_config(OmegaConf.create(data)), [])
+    assert caught.value.exit_code == 2
+
+
+def test_the_gates_of_fp32_stand_in_the_schema_alone():
+    spec = compose_spec(compose_config("+model=mlp"), [])
+    assert (spec.precision.rtol, spec.precision.atol) == (1e-4, 1e-5)
