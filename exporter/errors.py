@@ -142,11 +142,15 @@ class StepError(Exception):
         cause: One line, with the offending value.
         hint: What the user can try next; a hint for the kind is used where it is empty.
         ops: The operators at fault, where it is about operators.
+        detail: More words on the cause, which do not tell one failure from another.
     """
 
-    def __init__(self, kind: FailureKind, cause: str, hint: str = "", ops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kind: FailureKind, cause: str, hint: str = "", ops: Sequence[str] = (), *, detail: str = ""
+    ) -> None:
         super().__init__(cause)
         self.kind = kind
         self.cause = cause
         self.hint = hint
         self.ops = list(ops)
+        self.detail = detail

@@ -69,12 +69,23 @@ _DEFAULT_KIND: dict[Step, FailureKind] = {
 }
 
 
-def make_failure(step: Step | None, kind: FailureKind, cause: str, hint: str = "", ops: Sequence[str] = ()) -> Failure:
-    """Put a failure together: the cause in one line, a hint for its kind where none is given, its fingerprint."""
+def make_failure(
+    step: Step | None, kind: FailureKind, cause: str, hint: str = "", ops: Sequence[str] = (), *, detail: str = ""
+) -> Failure:
+    """Put a failure together: the cause in one line, a hint for its kind where none is given, its fingerprint.
+
+    Args:
+        step: That failed.
+        kind: Of the fixed list.
+        cause: What the fingerprint is taken of.
+        hint: What to try.
+        ops: The operators at fault.
+        detail: Goes on where the cause ends, and is no part of the fingerprint.
+    """
     return Failure(
         step=step,
         kind=kind,
-        cause=one_line(cause),
+        cause=one_line(f"{cause}; {detail}" if detail else cause),
         hint=hint or HINTS[kind],
         ops=list(ops),
         fingerprint=take_failure_fingerprint(kind, cause, ops),
@@ -96,7 +107,7 @@ def describe_failure(step: Step, error: BaseException) -> Failure:
         error: The exception, with its chain of causes.
     """
     if isinstance(error, StepError):
-        return make_failure(step, error.kind, error.cause, error.hint, error.ops)
+        return make_failure(step, error.kind, error.cause, error.hint, error.ops, detail=error.detail)
     chain = _chain(error)
     root = chain[-1]
     cause = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__

@@ -17,7 +17,7 @@ from exporter.comparison import tolerance
 from exporter.result import CaseRecord, NoiseRecord, NoiseVerdict, OutputParity, RoundingError
 from exporter.spec import ParityOptions, Precision
 
-__all__ = ["measure_noise", "settle"]
+__all__ = ["find_usual_noise", "measure_noise", "settle"]
 
 # Elements that are looked at together: what this needs of memory is the same for any output.
 _CHUNK = 2**18
@@ -71,7 +71,7 @@ def settle(cases: Sequence[CaseRecord], options: ParityOptions) -> list[CaseReco
 
     This takes all cases at once: an output of few elements may be exact in PyTorch by luck in one of them.
     """
-    usual = _usual_noise(cases)
+    usual = find_usual_noise(cases)
     return [
         replace(case, outputs=[_settle_output(output, usual.get(output.output), options) for output in case.outputs])
         for case in cases
@@ -106,7 +106,7 @@ def _chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[np.float64], ...]]:
         yield tuple(array[start : start + _CHUNK].astype(np.float64) for array in arrays)
 
 
-def _usual_noise(cases: Sequence[CaseRecord]) -> dict[str, float]:
+def find_usual_noise(cases: Sequence[CaseRecord]) -> dict[str, float]:
     """For each output PyTorch's error over all cases, relative to its scale; none for what has few elements."""
     found: dict[str, list[NoiseRecord]] = {}
     for case in cases:

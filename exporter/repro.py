@@ -4,30 +4,44 @@ Imports the standard library alone: the parent writes bundles of workers that cr
 """
 
 import logging
+import re
 import shutil
-import sys
 import textwrap
-from collections.abc import Iterator, Mapping
-from string import Template
-from typing import Any
+from collections.abc import Iterator
 
-from exporter.cases import choose_cases
+from exporter.cases import Case, choose_cases
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.repro_script import CHECK_OUTPUTS, CHECK_RANGES, CHECK_REPEAT, SCRIPT
-from exporter.result import ExportResult, Step
-from exporter.spec import ExportSpec, FillKind, Input, ModelSpec
+from exporter.repro_checks import UNPACK, may_return_dataclass, render_checks
+from exporter.repro_inputs import render_dynamic_shapes, render_inputs
+from exporter.repro_model import render_build, render_export, unknown_passes
+from exporter.repro_noise import is_noise_judged
+from exporter.repro_script import assemble
+from exporter.result import CaseRecord, ExportResult, Step
+from exporter.spec import PrecisionName
 
 __all__ = ["render_script", "write_bundle"]
 
 log = logging.getLogger(__name__)
 
 _WIDTH = 88
+_SIZES = re.compile(r"\((\w+=\d+(?:, \w+=\d+)*)\)")
 
-_CHECKS = {
-    FailureKind.nondeterministic: CHECK_REPEAT,
-    FailureKind.dim_narrowed: CHECK_RANGES,
-    FailureKind.dim_specialized: CHECK_RANGES,
+# What of a failure the script does not look for. It does what the export did all the same, and may fail so.
+_NOT_CHECKED = {
+    FailureKind.signature_mismatch: "the comparison of the config with the arguments of forward",
+    FailureKind.weights_error: "the comparison of the index of the weights with its shards",
+    FailureKind.table_error: "the check of what export.custom_translation_table returns",
+    FailureKind.interface_mismatch: "the comparison of names, dtypes and shapes in the graph with those in the config",
+    FailureKind.measure_error: "the measurement of the latency",
+    FailureKind.storage_error: "the disk that the export was written to",
+    FailureKind.out_of_memory: "the limit on memory that the export ran under",
+    FailureKind.killed: "what killed the process",
+    FailureKind.timeout: "the limit on time that the export ran under",
+    FailureKind.crashed: "the process that the export ran in",
+    FailureKind.exited_early: "the process that the export ran in",
+    FailureKind.corrupt_output: "the files of the export",
+    FailureKind.internal_error: "modelpress itself",
 }
 
 
@@ -57,25 +71,30 @@ def render_script(result: ExportResult, *, is_given: bool = False) -> str:
     """The text of repro.py."""
     spec = result.spec
     assert result.failure is not None
-    check = _CHECKS.get(result.failure.kind, CHECK_OUTPUTS)
-    declared = {name: (dim.min, dim.max) for name, dim in spec.model.dims.items()}
-    example = choose_cases(spec)[0]
-    return Template(SCRIPT).substitute(
-        story="\n".join(_tell_story(result)),
-        opset=spec.export.opset_version,
-        rtol=spec.precision.rtol,
-        atol=spec.precision.atol,
+    example, record, case = choose_cases(spec)[0], _failed_case(result), _failing_case(result)
+    unpacks = may_return_dataclass(result)
+    blocks = [
+        *render_build(spec.model, is_given=is_given),
+        *render_inputs(spec.model),
+        *([UNPACK] if unpacks else []),
+        *render_export(spec, separate=_needs_separate_outputs(result)),
+        *render_checks(result, record),
+    ]
+    return assemble(
+        blocks,
+        left_out="\n".join(_wrap("left out", "; ".join(_find_left_out(result)))),
+        unpacks=unpacks,
+        story="\n".join(_tell_story(result, record)),
+        opset=str(spec.export.opset_version),
+        rtol=repr(spec.precision.rtol),
+        atol=repr(spec.precision.atol),
         example=repr((dict(example.sizes), example.seed)),
-        case=repr(_failing_case(result)),
-        dynamic_shapes=_render_value(_dynamic_shapes(spec.model), 0),
-        build=_render_build(spec.model, is_given=is_given),
-        inputs=_render_inputs(spec.model),
-        optimize=_render_optimize(spec),
-        check=Template(check).safe_substitute(declared=repr(declared)).rstrip(),
+        case=repr((dict(case.sizes), case.seed)),
+        dynamic_shapes=render_dynamic_shapes(spec.model),
     )
 
 
-def _tell_story(result: ExportResult) -> Iterator[str]:
+def _tell_story(result: ExportResult, record: CaseRecord | None) -> Iterator[str]:
     failure = result.failure
     assert failure is not None
     facts = {
@@ -84,150 +103,78 @@ def _tell_story(result: ExportResult) -> Iterator[str]:
         "kind": failure.kind.value,
         "cause": failure.cause,
         "to do": failure.hint,
-        "versions": ", ".join(f"{name} {version}" for name, version in result.versions.items() if version),
     }
+    if record is not None and is_noise_judged(result, record):
+        facts["judge"] = "the noise floor: PyTorch's own rounding error, not rtol and atol alone, decided on an output"
+    if result.rescues:
+        ways = ", ".join(rescue.rung for rescue in result.rescues)
+        facts["tried"] = f"{ways}: ways round the failure that are not in this script, which is the first attempt"
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in result.versions.items() if version)
     for name, text in facts.items():
-        lines = textwrap.wrap(" ".join(text.split()), _WIDTH) or [""]
-        yield f"#   {name:9} {lines[0]}".rstrip()
-        yield from (f"#   {'':9} {line}" for line in lines[1:])
+        yield from _wrap(name, text) or [f"#   {name}"]
 
 
-def _failing_case(result: ExportResult) -> tuple[dict[str, int], int]:
-    """Sizes and seed of a case that failed; those of the example where it failed before any case."""
-    cases = choose_cases(result.spec)
+def _wrap(name: str, text: str) -> list[str]:
+    lines = textwrap.wrap(" ".join(text.split()), _WIDTH)
+    return [f"#   {name if not index else '':9} {line}" for index, line in enumerate(lines)]
+
+
+def _find_left_out(result: ExportResult) -> Iterator[str]:
+    """What of the export is not in the script, and may be what the failure needs to show."""
+    spec, failure = result.spec, result.failure
+    assert failure is not None
+    is_count = failure.step is Step.parity and failure.cause.startswith("forward returns")
+    if failure.kind in _NOT_CHECKED and not is_count:
+        yield _NOT_CHECKED[failure.kind]
+    if failure.kind is FailureKind.dim_narrowed and "takes for granted" in failure.cause:
+        yield "inputs as large as it would take to break what the captured graph takes for granted"
+    if failure.step is Step.parity and failure.cause.startswith("model.ort.onnx"):
+        yield "model.ort.onnx, which ONNX Runtime writes for export.ort_optimized"
+    if failure.step in (Step.build, Step.capture):
+        return
+    names = unknown_passes(spec)
+    if names:
+        yield f"the passes {', '.join(names)}"
+    if spec.precision.name is not PrecisionName.fp32:
+        yield f"the conversion to {spec.precision.name.value}"
+    if failure.step is Step.parity and _stopped_case(result) is None:
+        yield "the case that failed, whose sizes are not on record; it is the example that runs"
+
+
+def _needs_separate_outputs(result: ExportResult) -> bool:
+    if result.op_counts:
+        return "Identity" in result.op_counts
+    return result.failure is not None and result.failure.step not in (Step.build, Step.capture)
+
+
+def _failed_case(result: ExportResult) -> CaseRecord | None:
+    """The case on record that failed, the one that was searched where there are several."""
     failed = [case for case in result.cases if not case.passed]
-    if failed:
-        wanted = result.divergence.case if result.divergence is not None else failed[0].name
-        record = next((case for case in failed if case.name == wanted), failed[0])
-        return dict(record.sizes), record.seed
-    # In parity the case that stopped halfway is the one after those on record.
-    stopped = len(result.cases) if result.failure is not None and result.failure.step is Step.parity else 0
-    case = cases[stopped if stopped < len(cases) else 0]
-    return dict(case.sizes), case.seed
+    wanted = result.divergence.case if result.divergence is not None else None
+    return next((case for case in failed if case.name == wanted), failed[0] if failed else None)
 
 
-def _dynamic_shapes(model: ModelSpec) -> dict[str, dict[int, str]]:
-    return {
-        name: {axis: size for axis, size in enumerate(item.shape) if isinstance(size, str)}
-        for name, item in model.inputs.items()
-    }
+def _failing_case(result: ExportResult) -> Case:
+    """The case that failed; the example where it failed before any case."""
+    record = _failed_case(result)
+    if record is not None:
+        return Case(record.name, record.sizes, record.seed)
+    return _stopped_case(result) or choose_cases(result.spec)[0]
 
 
-def _render_build(model: ModelSpec, *, is_given: bool) -> str:
-    if is_given:
-        note = [
-            "# PUT YOUR MODULE HERE. The export was given a module that existed already, and how it was made is not",
-            "# known. The spec says of it:",
-            *(f"#     {line}" for line in _render_value(model.source, 0).splitlines()),
-            'raise NotImplementedError("return the module here")',
-        ]
-        return textwrap.indent("\n".join(note), "    ")
-    modules = sorted({_find_module(target) for target in _collect_targets(model.source)})
-    lines = [
-        *(f"import {name}" for name in modules if name),
-        "",
-        f"random.seed({model.seed})",
-        f"np.random.seed({model.seed})",
-        f"torch.manual_seed({model.seed})",
-        f"module = {_render_value(model.source, 0)}",
-        *_render_weights(model.weights),
-        "return module",
-    ]
-    return textwrap.indent("\n".join(lines), "    ")
-
-
-def _render_weights(weights: str | None) -> list[str]:
-    if weights is None:
-        return []
-    if weights.endswith(".safetensors"):
-        load = ["from safetensors.torch import load_file", "", f"state = load_file({weights!r})"]
-    else:
-        load = [f"state = torch.load({weights!r}, map_location='cpu', weights_only=True)"]
-    return [*load, "module.load_state_dict(state)"]
-
-
-def _collect_targets(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _collect_targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _collect_targets(value)
-
-
-def _find_module(target: str) -> str:
-    """The part of a dotted path that is a module: what is imported already, else up to the first capital letter."""
-    parts = target.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        if ".".join(parts[:length]) in sys.modules:
-            return ".".join(parts[:length])
-    end = next((place for place, part in enumerate(parts) if part[:1].isupper()), len(parts) - 1)
-    return ".".join(parts[:end])
-
-
-def _render_value(node: Any, depth: int) -> str:
-    """A config node as Python: a dict with `_target_` is a call; what is long goes over several lines."""
-    if isinstance(node, dict) and "_target_" in node:
-        rest = {key: value for key, value in node.items() if key not in ("_target_", "_args_")}
-        named = {key: value for key, value in rest.items() if str(key).isidentifier()}
-        items = [_render_value(value, depth + 1) for value in node.get("_args_", [])]
-        items += [f"{key}={_render_value(value, depth + 1)}" for key, value in named.items()]
-        if len(named) < len(rest):
-            odd = {key: value for key, value in rest.items() if key not in named}
-            items.append(f"**{_render_value(odd, depth + 1)}")
-        return _enclose(f"{node['_target_']}(", items, ")", depth)
-    if isinstance(node, Mapping):
-        items = [f"{key!r}: {_render_value(value, depth + 1)}" for key, value in node.items()]
-        return _enclose("{", items, "}", depth)
-    if isinstance(node, list):
-        return _enclose("[", [_render_value(value, depth + 1) for value in node], "]", depth)
-    return repr(node)
-
-
-def _enclose(start: str, items: list[str], end: str, depth: int) -> str:
-    flat = f"{start}{', '.join(items)}{end}"
-    if len(flat) + 4 * depth <= _WIDTH and "\n" not in flat:
-        return flat
-    inner = "".join(f"{'    ' * (depth + 1)}{item},\n" for item in items)
-    return f"{start}\n{inner}{'    ' * depth}{end}"
-
-
-def _render_inputs(model: ModelSpec) -> str:
-    items = "".join(f"        {name!r}: {_render_tensor(name, item)},\n" for name, item in model.inputs.items())
-    return f"    return {{\n{items}    }}"
-
-
-def _render_tensor(name: str, item: Input) -> str:
-    """The expression for what `exporter.inputs` makes of an input, to the bit."""
-    sizes = [f"sizes[{size!r}]" if isinstance(size, str) else str(size) for size in item.shape]
-    shape = f"[{', '.join(sizes)}]"
-    seeded = f"generator=generator(seed, {name!r})"
-    dtype = f"torch.{item.dtype.value}"
-    fill = item.fill
-    match fill.kind:
-        case FillKind.normal:
-            return f"torch.randn({shape}, {seeded}).to({dtype})"
-        case FillKind.uniform:
-            return f"torch.rand({shape}, {seeded}).mul({fill.high - fill.low!r}).add({fill.low!r}).to({dtype})"
-        case FillKind.randint:
-            return f"torch.randint({int(fill.low)}, {int(fill.high)}, {shape}, {seeded}).to({dtype})"
-        case FillKind.arange if not sizes:
-            return f"torch.zeros((), dtype={dtype})"
-        case FillKind.arange:
-            return f"torch.arange({sizes[-1]}).expand({shape}).clone().to({dtype})"
-        case FillKind.ones:
-            return f"torch.ones({shape}, dtype={dtype})"
-        case FillKind.zeros:
-            return f"torch.zeros({shape}, dtype={dtype})"
-        case FillKind.constant:
-            return f"torch.full({shape}, {fill.value!r}, dtype=torch.float64).to({dtype})"
-        case FillKind.file:
-            return f"read_fill({fill.path!r}, {fill.key!r}, {shape}).to({dtype})"
-
-
-def _render_optimize(spec: ExportSpec) -> str:
-    if spec.export.optimize == "default":
-        return "    program.optimize()"
-    return "    # Captured only: export.optimize is none."
+def _stopped_case(result: ExportResult) -> Case | None:
+    """The case that parity stopped in halfway: the one after those on record; None where that is not known."""
+    record = _failed_case(result)
+    if record is not None:
+        return Case(record.name, record.sizes, record.seed)
+    failure, number = result.failure, len(result.cases)
+    assert failure is not None
+    cases = choose_cases(result.spec)
+    if failure.step is not Step.parity:
+        return None
+    if number < len(cases) or failure.cause.startswith("model.ort.onnx"):
+        return cases[number if number < len(cases) else 0]
+    # A case that was made to break an assumption is known from the cause alone.
+    found = _SIZES.search(failure.cause)
+    sizes = {name: int(size) for name, size in (part.split("=") for part in found[1].split(", "))} if found else {}
+    return Case("stopped", sizes, result.spec.model.seed + number) if sizes.keys() == cases[0].sizes.keys() else None

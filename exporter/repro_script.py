@@ -1,27 +1,22 @@
-"""The text of repro.py, with gaps; `exporter.repro` fills them. Written to be read by someone who has only torch."""
+"""The frame of repro.py: what stands around the parts. Written to be read by someone who has only torch."""
 
-__all__ = ["CHECK_OUTPUTS", "CHECK_RANGES", "CHECK_REPEAT", "SCRIPT"]
+import re
+from collections.abc import Iterable
 
-SCRIPT = """\
+from exporter.repro_code import fill_in
+
+__all__ = ["assemble"]
+
+_FRAME = """\
 # Reproduces a failed ONNX export with torch and ONNX Runtime alone; modelpress, which wrote it, is not needed.
 #
 $story
 #
 # Run it in the folder that the export was run in, where the model's code and weights are found. While the failure is
 # there it ends with an exception or with exit status 1, once it is gone with 0.
+$left_out
 
-import os
-import random
-import sys
-import tempfile
-import zlib
-from pathlib import Path
-
-import numpy as np
-import onnx
-import onnxruntime as ort
-import torch
-from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
+$imports
 
 sys.path.insert(0, os.getcwd())
 
@@ -31,43 +26,16 @@ RTOL, ATOL = $rtol, $atol
 EXAMPLE = $example
 CASE = $case
 # Axes that stay symbolic.
+DYNAMIC = torch.export.Dim.DYNAMIC
 DYNAMIC_SHAPES = $dynamic_shapes
 
 
-def build():
-$build
-
-
-def make_inputs(sizes, seed):
-$inputs
-
-
-def generator(seed, name):
-    return torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
-
-
-def export(module):
-    # GRU and LSTM layers as loops: otherwise their time is fixed at the example's.
-    with torch.no_grad(), register_gru_while_loop_decomposition(), register_lstm_while_loop_decomposition():
-        program = torch.onnx.export(
-            module,
-            (),
-            kwargs=make_inputs(*EXAMPLE),
-            dynamo=True,
-            verbose=False,
-            optimize=False,
-            opset_version=OPSET,
-            dynamic_shapes=DYNAMIC_SHAPES,
-        )
-$optimize
-    return program
-
-
-$check
+$body
 
 
 def main():
     module = build().eval()
+    $hook
     program = export(module)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -78,83 +46,65 @@ def main():
         onnx.checker.check_model(path, full_check=True)
         if not check(module, program, path):
             sys.exit("the failure is reproduced")
-    print("the failure is not reproduced")
+    $ending
 
 
 if __name__ == "__main__":
     main()
 """
 
-_RUNS = """\
-def run_torch(module):
-    inputs = make_inputs(*CASE)
-    with torch.inference_mode():
-        leaves = torch.utils._pytree.tree_leaves(module(**inputs))
-    return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-
-def run_onnx(path):
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    leaves = torch.utils._pytree.tree_leaves(make_inputs(*CASE))
-    arrays = [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    return session.run(None, dict(zip([item.name for item in session.get_inputs()], arrays, strict=True)))
+_HOOK = "module.register_forward_hook(lambda module, given, returned: unpack(returned))"
+_GONE = 'print("the failure is not reproduced")'
+_UNKNOWN = """\
+# See "left out" above: all is well here, and the failure may be there all the same.
+sys.exit("the failure does not show, but not all of the export is in this script")
 """
 
-CHECK_OUTPUTS = f'''{_RUNS}
-
-def check(module, program, path):
-    """Whether ONNX Runtime gives what torch gives."""
-    expected, actual = run_torch(module), run_onnx(path)
-    if len(expected) != len(actual):
-        print(f"forward returns {{len(expected)}} tensors, the graph {{len(actual)}}")
-        return False
-    passed = True
-    for index, (one, two) in enumerate(zip(expected, actual, strict=True)):
-        if one.shape != two.shape or one.dtype != two.dtype:
-            forms = [f"{{array.dtype}}{{list(array.shape)}}" for array in (one, two)]
-            print(f"output {{index}}: torch {{forms[0]}}, ONNX Runtime {{forms[1]}}")
-            passed = False
-            continue
-        wide, other = one.astype(np.float64), two.astype(np.float64)
-        difference = np.abs(wide - other)
-        # NaN is not less than anything, so it counts as missed.
-        missed = int((~(difference <= ATOL + RTOL * np.abs(wide))).sum())
-        largest = float(difference.max(initial=0.0))
-        print(f"output {{index}}: max_abs_diff {{largest:.3g}}, {{missed}} of {{one.size}} elements out of tolerance")
-        passed = passed and missed == 0
-    return passed
-'''
-
-CHECK_REPEAT = f'''{_RUNS}
-
-def check(module, program, path):
-    """Whether torch, and ONNX Runtime, each give the same twice."""
-    passed = True
-    for name, run in (("torch", lambda: run_torch(module)), ("ONNX Runtime", lambda: run_onnx(path))):
-        same = all(np.array_equal(one, two, equal_nan=True) for one, two in zip(run(), run(), strict=True))
-        print(f"{{name}} run twice: {{'the same' if same else 'different'}}")
-        passed = passed and same
-    return passed
-'''
-
-CHECK_RANGES = '''\
-# The sizes that each dim is declared for.
-DECLARED = $declared
+# By what of them the body uses.
+_STANDARD = ("copy", "dataclasses", "hashlib", "inspect", "json", "os", "random", "sys", "tempfile", "zlib")
+_OTHER = {
+    r"np\.": "import numpy as np",
+    r"onnx\.": "import onnx",
+    r"onnx_ir\.": "import onnx_ir",
+    r"ort\.": "import onnxruntime as ort",
+    r"sympy\.": "import sympy",
+    r"torch\.": "import torch",
+    r"load_file\(": "from safetensors.torch import load_file",
+    r"register_gru": "from torch.export._patches import register_gru_while_loop_decomposition, "
+    "register_lstm_while_loop_decomposition",
+    r"pytree\.": "from torch.utils import _pytree as pytree",
+    r"TorchDispatchMode\)": "from torch.utils._python_dispatch import TorchDispatchMode",
+    r"from_dlpack\(": "from torch.utils.dlpack import from_dlpack",
+}
 
 
-def check(module, program, path):
-    """Whether each axis is symbolic, and the captured program holds for all of its sizes."""
-    exported = program.exported_program
-    names = exported.graph_signature.user_inputs
-    shapes = {node.name: node.meta["val"].shape for node in exported.graph.nodes if node.name in names}
-    passed = True
-    for name, axes in DYNAMIC_SHAPES.items():
-        for axis, dim in axes.items():
-            size = shapes[name][axis]
-            found = size if isinstance(size, int) else exported.range_constraints.get(size.node.expr)
-            low, high = DECLARED[dim]
-            holds = not isinstance(size, int) and (found is None or (found.lower <= low and found.upper >= high))
-            print(f"{name}, axis {axis}: declared {dim} from {low} to {high}, captured {found}")
-            passed = passed and bool(holds)
-    return passed
-'''
+def assemble(blocks: Iterable[str], *, left_out: str, unpacks: bool, **parts: str) -> str:
+    """The whole script.
+
+    Args:
+        blocks: Functions and constants, in order.
+        left_out: Comment lines on what is not in the script and may be needed for the failure; empty if nothing is.
+        unpacks: What `forward` returns goes through `unpack`.
+        **parts: For the frame's gaps.
+    """
+    body = "\n\n\n".join(block.rstrip() for block in blocks)
+    text = fill_in(
+        _FRAME,
+        body=body,
+        imports="$imports",
+        left_out=left_out,
+        hook=_HOOK if unpacks else "",
+        ending=_UNKNOWN if left_out else _GONE,
+        **parts,
+    )
+    return text.replace("$imports", "\n".join(_imports(text)), 1)
+
+
+def _imports(text: str) -> Iterable[str]:
+    def uses(pattern: str) -> bool:
+        return re.search(rf"(?<![\w.]){pattern}", text) is not None
+
+    yield from (f"import {name}" for name in _STANDARD if uses(rf"{name}\."))
+    yield "from pathlib import Path"
+    yield ""
+    yield from (line for pattern, line in _OTHER.items() if uses(pattern))

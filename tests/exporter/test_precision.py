@@ -23,9 +23,9 @@ from exporter import (
     PrecisionName,
     Status,
     Step,
-    export,
 )
 from exporter import precision as conversion
+from exporter.conductor import run_export
 from exporter.errors import StepError
 from exporter.report import render_report
 
@@ -68,7 +68,7 @@ def export_in(name, path, module=None, **changes):
     spec.precision = shipped(name)
     for key, value in changes.items():
         setattr(spec.export, key, value)
-    return export(spec, path, Deep() if module is None else module, threads=1)
+    return run_export(spec, path, Deep() if module is None else module, threads=1)
 
 
 def test_every_precision_has_a_config_of_its_name():

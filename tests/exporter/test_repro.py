@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import faulty_models
+import numpy as np
 import plain_models
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from exporter import DType, ExportDirectory, ExportResult, FailureKind, Fill, FillKind, Input
 from exporter.build import build_module
@@ -20,6 +22,7 @@ from exporter.conductor import describe_result, run_export
 from exporter.inputs import make_inputs
 from exporter.repro import render_script, write_bundle
 from exporter.result import Failure, Step
+from exporter.weights import same_bytes
 
 # Whether or not modelpress is installed here.
 WITHOUT_MODELPRESS = """
@@ -33,6 +36,13 @@ NESTED = {
     "layer": {"_target_": "torch.nn.Linear", "_args_": [8, 16], "bias": False},
     "sizes": {"from": 16, "to": 3},
     "scale": 2.5,
+}
+
+
+DIFFERENCES = {
+    "offsets": Input(["n"], DType.int64),
+    "last": Input([], DType.int64),
+    "x": Input(["n", 5]),
 }
 
 
@@ -60,7 +70,7 @@ def test_a_parity_failure_is_reproduced_to_the_digit(tmp_path):
     spec = faulty_models.make_spec()
     spec.model.source = NESTED
     result = run_export(spec, tmp_path, threads=1)
-    assert result.failure.kind is FailureKind.parity_failed
+    assert result.failure.kind is FailureKind.baked_branch
     done = run(ExportDirectory(tmp_path).repro / "repro.py")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "the failure is reproduced")
     [missed] = [case.outputs[0] for case in result.cases if not case.passed]
@@ -83,7 +93,7 @@ def test_once_the_model_is_mended_the_script_ends_well(tmp_path):
 
 def test_a_capture_failure_is_reproduced(tmp_path):
     result, script = fail("plain_models.BranchesOnValue", tmp_path)
-    assert result.failure.kind is FailureKind.capture_error
+    assert result.failure.kind is FailureKind.data_dependent
     done = run(script)
     assert done.returncode == 1
     assert "Could not guard on data-dependent expression" in result.failure.cause
@@ -96,9 +106,8 @@ def test_an_unsupported_operator_is_reproduced(tmp_path):
     assert result.failure.kind is FailureKind.unsupported_op
     done = run(script)
     assert done.returncode == 1
-    missing = "No ONNX function found for <OpOverload(op='aten._linalg_svd', overload='default')>"
-    assert missing in result.failure.cause
-    assert missing in done.stderr
+    assert result.failure.ops == ["aten._linalg_svd.default"]
+    assert "No ONNX function found for <OpOverload(op='aten._linalg_svd', overload='default')>" in done.stderr
     assert sorted(path.name for path in script.parent.iterdir()) == ["repro.py", "spec.json", "torch_onnx_report.md"]
     assert (script.parent / "spec.json").read_bytes() == ExportDirectory(tmp_path).spec.read_bytes()
 
@@ -147,7 +156,14 @@ def failure(cause: str = "it is wrong") -> Failure:
     return Failure(step=Step.parity, kind=FailureKind.parity_failed, cause=cause, hint="")
 
 
+FLOATS = (DType.float16, DType.bfloat16, DType.float8_e4m3fn, DType.float8_e5m2, DType.complex64, DType.complex128)
 FILLS = {
+    **{f"normal_{dtype.value}": Input(["n", "2*m + 9"], dtype) for dtype in FLOATS},
+    **{f"uniform_{dtype.value}": Input(["n"], dtype, Fill(FillKind.uniform, low=-1, high=3)) for dtype in FLOATS},
+    **{f"ones_{dtype.value}": Input(["n"], dtype, Fill(FillKind.ones)) for dtype in DType},
+    **{f"count_{dtype.value}": Input(["(n - 1)//2 + 5"], dtype, Fill(FillKind.arange)) for dtype in DType},
+    **{f"whole_{dtype.value}": Input(["n"], dtype, Fill(FillKind.randint, low=0, high=2)) for dtype in DType},
+    **{f"constant_{dtype.value}": Input(["n"], dtype, Fill(FillKind.constant, value=1)) for dtype in DType},
     "normal": Input(["n", 3]),
     "half": Input(["n", 3], DType.float16),
     "uniform": Input([3, "m"], DType.float64, Fill(FillKind.uniform, low=-2.5, high=7.1)),
@@ -161,21 +177,50 @@ FILLS = {
 }
 
 
-def test_the_inputs_are_those_of_the_export():
-    spec = faulty_models.make_spec(
-        inputs=FILLS, dims={"n": faulty_models.Dim(1, 9, 4), "m": faulty_models.Dim(1, 9, 5)}
-    )
+def make_as_script(spec, sizes, seed):
+    """The inputs that the script of a failed export makes."""
     text = render_script(describe_result(spec, failure(), 0.0))
-    tree = ast.parse(text)
-    wanted = [node for node in tree.body if getattr(node, "name", "") in ("make_inputs", "generator")]
-    names: dict[str, object] = {"torch": torch, "zlib": __import__("zlib")}
-    exec("\n".join(ast.unparse(node) for node in wanted), names)
-    made = names["make_inputs"]({"n": 7, "m": 2}, 11)
-    expected = make_inputs(spec.model, Case("any", {"n": 7, "m": 2}, 11))
+    script: dict[str, object] = {"__name__": "script"}
+    exec(compile(text, "repro.py", "exec"), script)
+    return script["make_inputs"](sizes, seed)
+
+
+def assert_same_inputs(spec, sizes, seed=11):
+    made = make_as_script(spec, sizes, seed)
+    expected = make_inputs(spec.model, Case("any", sizes, seed))
     assert list(made) == list(expected)
     for name, tensor in expected.items():
-        assert made[name].dtype is tensor.dtype
-        assert torch.equal(made[name], tensor), name
+        assert made[name].dtype is tensor.dtype, name
+        assert same_bytes(made[name], tensor), name
+
+
+def test_the_inputs_are_those_of_the_export():
+    dims = {"n": faulty_models.Dim(1, 9, 4), "m": faulty_models.Dim(1, 9, 5)}
+    assert_same_inputs(faulty_models.make_spec(inputs=FILLS, dims=dims), {"n": 7, "m": 2})
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+@pytest.mark.parametrize("key", [None, "x"])
+def test_inputs_from_files_are_those_of_the_export(tmp_path, suffix, key):
+    data = np.arange(15, dtype=np.float32).reshape(3, 5)
+    path = tmp_path / f"data{suffix}"
+    if suffix == ".npy":
+        np.save(path, data)
+    elif suffix == ".npz":
+        np.savez(path, x=data, other=data + 1)
+    else:
+        save_file({"x": torch.from_numpy(data)}, path)
+    inputs = {"x": Input(["n", 7], DType.bfloat16, Fill(FillKind.file, path=str(path), key=key))}
+    assert_same_inputs(faulty_models.make_spec(inputs=inputs), {"n": 2})
+
+
+def test_inputs_from_a_factory_are_those_of_the_export():
+    factory = {"_target_": "plain_models.make_sorted", "high": 100}
+    spec = faulty_models.make_spec("plain_models.Differences", DIFFERENCES, input_factory=factory)
+    assert_same_inputs(spec, {"n": 6})
+    spec.model.inputs["last"].dtype = DType.int32
+    with pytest.raises(TypeError, match="the input factory gives 'last'"):
+        make_as_script(spec, {"n": 6}, 11)
 
 
 def test_the_failing_case_is_the_one_that_runs(tmp_path):
