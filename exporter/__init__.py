@@ -11,6 +11,7 @@ from exporter.exported import Exported, export, open_program
 from exporter.repeats import expand_repeats
 from exporter.result import ExportResult, Failure, Status, Step
 from exporter.spec import (
+    Device,
     Dim,
     DType,
     ExportOptions,
@@ -30,6 +31,7 @@ from exporter.spec import (
 __all__ = [
     "ConfigError",
     "DType",
+    "Device",
     "Dim",
     "ExitCode",
     "ExportDirectory",

@@ -6,7 +6,7 @@ remains is the error of one place, which is either rounding or a fault.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from exporter.device import CPU_PROVIDERS
 from exporter.intermediates import flatten_inputs, replay, run_graph, to_tensor
 from exporter.trace import Trace
 
@@ -65,6 +66,7 @@ class Bisection:
         inputs: By name.
         feeds: The same, as the saved graph takes them.
         threads: Of an ONNX Runtime operator.
+        providers: Of the session that missed parity.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Bisection:
         inputs: Mapping[str, torch.Tensor],
         feeds: Mapping[str, NDArray[Any]],
         threads: int,
+        providers: Sequence[Any] = CPU_PROVIDERS,
     ) -> None:
         self._placeholders = trace.placeholders
         self._program, self._module, self._path = trace.program, module, path
-        self._inputs, self._feeds, self._threads = inputs, feeds, threads
+        self._inputs, self._feeds, self._threads, self._providers = inputs, feeds, threads, providers
         self._names = {fx: value for value, fx in trace.nodes.items()}
         self._bytes: dict[str, int] = {}
         # Names of fx nodes, in the program's order.
@@ -181,7 +184,8 @@ class Bisection:
     def _fetch(self, names: list[str]) -> dict[str, NDArray[Any]]:
         self.num_sessions += 1
         graph = onnx.load(self._path, load_external_data=False)
-        arrays = run_graph(self._path, graph, [self._names[name] for name in names], self._feeds, self._threads)
+        wanted = [self._names[name] for name in names]
+        arrays = run_graph(self._path, graph, wanted, self._feeds, self._threads, self._providers)
         return {name: arrays[self._names[name]] for name in names}
 
     def _find_anchors(self, low: int, last: int, judged: Mapping[str, int]) -> list[str]:
@@ -248,7 +252,7 @@ def measure(name: str, node: torch.fx.Node, expected: Any, actual: NDArray[Any])
 
 def _pieces(one: torch.Tensor, two: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
     for start in range(0, len(two), _CHUNK):
-        wide = one[start : start + _CHUNK].to(torch.float64).numpy()
+        wide = one[start : start + _CHUNK].to("cpu", torch.float64).numpy()
         yield start, wide, two[start : start + _CHUNK].astype(np.float64)
 
 

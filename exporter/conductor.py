@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter import memory
+from exporter.cuda import find_device_problem
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError
 from exporter.provenance import read_provenance
 from exporter.report import render_report
 from exporter.repro import write_bundle
 from exporter.result import ExportResult, Failure, Status, Step
-from exporter.spec import ExportSpec
+from exporter.spec import Device, ExportSpec
 from exporter.steps import StepFailed, StepRecorder
 from exporter.torchscript import compare_with_torchscript
 from exporter.validation import require_valid
@@ -53,9 +54,12 @@ def run_export(
         The result, failed or passed: a model that does not export is no exception here.
 
     Raises:
-        ConfigError: The spec contradicts itself, or the directory is one that a batch published.
+        ConfigError: The spec contradicts itself, or asks for a GPU that is not there, or the directory is one that a
+            batch published.
     """
     require_valid(spec, has_module=module is not None)
+    if problem := find_device_problem(spec):
+        raise ConfigError(problem)
     target = ExportDirectory(Path(directory))
     if target.result.exists() and target.fingerprint.exists():
         raise ConfigError(f"{target.path}: holds an export that a batch published; choose another directory")
@@ -63,11 +67,12 @@ def run_export(
     target.clear()
     write_json(target.spec, spec)
     # torch takes a second to import, which is nothing to who only reads specs and results, and no part of an export.
+    from exporter.device import CudaMemory
     from exporter.sequence import run_steps, set_threads
 
     num_threads = set_threads(threads)
     started = time.time()
-    recorder = StepRecorder(on_step)
+    recorder = StepRecorder(on_step, CudaMemory() if spec.export.device is Device.cuda else None)
     baseline = memory.read_rss_bytes() or 0
     # First, while the model's code has not changed the working directory.
     findings: dict[str, Any] = {"provenance": read_provenance(target)}

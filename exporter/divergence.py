@@ -23,6 +23,7 @@ from exporter.arrays import run_session, to_array
 from exporter.bisection import Bisection, Comparison
 from exporter.cases import Case
 from exporter.comparison import compare
+from exporter.device import choose_providers
 from exporter.errors import FailureKind, StepError
 from exporter.failures import one_line
 from exporter.inputs import make_inputs
@@ -109,9 +110,10 @@ class DivergenceSearch:
             return _unknown(case, f"{type(error).__name__}: {error}")
 
     def _find(self, case: Case, *, seeks_nonfinite: bool, is_about_form: bool) -> Divergence:
-        inputs = make_inputs(self.spec.model, case)
+        inputs = make_inputs(self.spec.model, case, self.spec.export.device)
+        providers = choose_providers(self.spec.export.device)
         feeds = {name: to_array(tensor) for name, tensor in inputs.items()}
-        bisection = Bisection(self.trace, self.module, self.model, inputs, feeds, self.threads)
+        bisection = Bisection(self.trace, self.module, self.model, inputs, feeds, self.threads, providers)
         captured = [to_array(output) for output in bisection.run_program()]
         wanted = run_torch(self.module, arguments_of(self.module, self.spec.model), inputs, case)
         if not _agree(wanted, captured, self.spec):
@@ -154,7 +156,9 @@ class DivergenceSearch:
         options.log_severity_level = 3
         options.graph_optimization_level = level
         options.add_session_config_entry("session.disable_prepacking", "1")
-        session = ort.InferenceSession(str(self.model), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            str(self.model), options, providers=list(choose_providers(self.spec.export.device))
+        )
         return list(run_session(session, feeds).values())
 
 

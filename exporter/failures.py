@@ -16,6 +16,8 @@ from exporter.result import Failure, Step
 __all__ = ["HINTS", "describe_failure", "is_storage_error", "make_failure", "one_line", "put_first"]
 
 _MAX_CAUSE = 400
+# torch's own words, on the CPU and on a GPU; both are RuntimeErrors.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 HINTS: dict[FailureKind, str] = {
@@ -135,7 +137,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _classify(step: Step, chain: list[BaseException]) -> FailureKind:
     root = chain[-1]
-    if isinstance(root, MemoryError) or "can't allocate memory" in str(root):
+    if isinstance(root, MemoryError) or any(words in str(root) for words in _OUT_OF_MEMORY):
         return FailureKind.out_of_memory
     if is_storage_error(root):
         return FailureKind.storage_error

@@ -19,11 +19,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exporter import memory
 from exporter.arguments import Call
 from exporter.arrays import to_array
+from exporter.device import HostMemory, Memory
 from exporter.failures import one_line
-from exporter.free_memory import read_free_bytes
 from exporter.spec import NoiseFloor
 from exporter.structures import open_dataclasses
 
@@ -36,7 +35,7 @@ _WIDE = {
     torch.complex32: torch.complex128,
     torch.complex64: torch.complex128,
 }
-# Left to everything else that runs on the machine.
+# Left to everything else that runs on the machine, or on the GPU.
 _SPARE_BYTES = 128 * 2**20
 
 
@@ -48,10 +47,12 @@ class Float64Run:
     Args:
         module: The original, in eval mode.
         noise_floor: `off` makes every run None without a reason.
+        memory: Where the module's tensors are; None is the machine's.
     """
 
-    def __init__(self, module: nn.Module, noise_floor: NoiseFloor) -> None:
+    def __init__(self, module: nn.Module, noise_floor: NoiseFloor, memory: Memory | None = None) -> None:
         self._module = module
+        self._memory = memory or HostMemory()
         self._is_on = noise_floor is NoiseFloor.auto
         self._copy: nn.Module | None = None
         self._base_bytes = 0
@@ -83,13 +84,13 @@ class Float64Run:
             return "no output is float32"
         if self._copy is None:
             needed = sum(tensor.nbytes * 2 for tensor in _unique_tensors(self._module))
-            if (free := read_free_bytes()) < needed + _SPARE_BYTES:
+            if (free := self._memory.read_free_bytes()) < needed + _SPARE_BYTES:
                 return _describe_lack("a float64 copy of the weights", needed, free)
             self._copy = _copy_wide(self._module)
-            self._base_bytes = memory.read_rss_bytes() or 0
+            self._base_bytes = self._memory.read_used_bytes()
         # What the float32 runs of this step took at their highest, and so at least half of what this one will.
-        needed = 2 * max(0, (memory.read_peak_rss_bytes() or 0) - self._base_bytes)
-        if (free := read_free_bytes()) < needed + _SPARE_BYTES:
+        needed = 2 * max(0, self._memory.read_peak_bytes() - self._base_bytes)
+        if (free := self._memory.read_free_bytes()) < needed + _SPARE_BYTES:
             return _describe_lack("the float64 run", needed, free)
         return ""
 

@@ -10,24 +10,24 @@ from safetensors import safe_open
 from exporter.build import construct
 from exporter.cases import Case, resolve_shape
 from exporter.errors import FailureKind, StepError
-from exporter.spec import Fill, FillKind, Input, ModelSpec
+from exporter.spec import Device, Fill, FillKind, Input, ModelSpec
 from exporter.suggestion import suggest
 
 __all__ = ["make_inputs"]
 
 
-def make_inputs(model: ModelSpec, case: Case) -> dict[str, torch.Tensor]:
+def make_inputs(model: ModelSpec, case: Case, device: Device = Device.cpu) -> dict[str, torch.Tensor]:
     """One tensor for each input of a case, by name and in declared order.
 
     Each input has a generator of its own, seeded by the case and the input's name, so that adding an input
-    does not change the others. They are drawn on the CPU, in float32 or int64, and cast.
+    does not change the others. They are drawn on the CPU, in float32 or int64, cast, and then moved to the device.
 
     Raises:
         StepError: A file or the input factory does not give what is declared.
     """
     made = _call_factory(model, case) if model.input_factory is not None else {}
     return {
-        name: made[name] if name in made else _make_tensor(name, item, case, _seed(case, name))
+        name: (made[name] if name in made else _make_tensor(name, item, case, _seed(case, name))).to(device.value)
         for name, item in model.inputs.items()
     }
 

@@ -4,7 +4,7 @@ Neither holds more than it is asked for: the graph gets as many outputs as there
 their file, and torch's values are let go as the run passes them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from exporter.arrays import run_session
+from exporter.device import CPU_PROVIDERS
 
 __all__ = ["flatten_inputs", "replay", "run_graph", "to_tensor"]
 
@@ -24,7 +25,12 @@ Visit = Callable[[torch.fx.Node, Any], Any]
 
 
 def run_graph(
-    path: Path, graph: onnx.ModelProto, names: list[str], feeds: Mapping[str, NDArray[Any]], threads: int
+    path: Path,
+    graph: onnx.ModelProto,
+    names: list[str],
+    feeds: Mapping[str, NDArray[Any]],
+    threads: int,
+    providers: Sequence[Any] = CPU_PROVIDERS,
 ) -> dict[str, NDArray[Any]]:
     """Run a saved graph for the given values instead of its outputs.
 
@@ -34,6 +40,7 @@ def run_graph(
         names: Of values of the graph, not of subgraphs.
         feeds: The graph's inputs.
         threads: Of one operator.
+        providers: As of the session that missed parity.
     """
     del graph.graph.output[:]
     # Without a type: ONNX Runtime infers it.
@@ -43,7 +50,7 @@ def run_graph(
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
-    session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(graph.SerializeToString(), options, providers=list(providers))
     return run_session(session, feeds)
 
 

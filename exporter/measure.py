@@ -2,12 +2,14 @@
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from exporter.arrays import to_array, to_ort_value
+from exporter.device import CPU_PROVIDERS
 from exporter.parity import open_session
 from exporter.result import FileRecord, WeightsMode
 
@@ -27,13 +29,20 @@ def can_prepack(mode: WeightsMode, files: Iterable[FileRecord]) -> bool:
     return mode is not WeightsMode.streamed or sum(file.size_bytes for file in files) <= _MAX_PREPACKED_BYTES
 
 
-def measure_latency(path: Path, example: dict[str, torch.Tensor], threads: int, *, prepack: bool = True) -> float:
-    """Median time of a call on the example inputs, in seconds.
+def measure_latency(
+    path: Path,
+    example: dict[str, torch.Tensor],
+    threads: int,
+    *,
+    prepack: bool = True,
+    providers: Sequence[Any] = CPU_PROVIDERS,
+) -> float:
+    """Median time of a call on the example inputs, in seconds; on a GPU, the copies to it and back are part of it.
 
     After one call to warm up, up to 20 calls are made, for about a second at most. Exports that run beside
     this one slow it down: compare numbers of the same batch, not of different machines.
     """
-    session = open_session(path, prepack=prepack, threads=threads)
+    session = open_session(path, prepack=prepack, threads=threads, providers=providers)
     # Of arrays that live as long as the values that share their memory.
     arrays = {name: to_array(tensor) for name, tensor in example.items()}
     feeds = {name: to_ort_value(array) for name, array in arrays.items()}

@@ -18,6 +18,7 @@ from exporter.assumptions import Assumption
 from exporter.axes import AxisError, evaluate_axis
 from exporter.cases import Case
 from exporter.comparison import NONFINITE, compare, same_bits
+from exporter.device import CPU_PROVIDERS, choose_memory
 from exporter.errors import FailureKind, StepError
 from exporter.float64_run import Float64Run
 from exporter.inputs import make_inputs
@@ -29,13 +30,16 @@ from exporter.structures import open_dataclasses
 __all__ = ["judge", "open_session", "prove_dims", "run_cases", "run_torch", "worst_miss"]
 
 
-def open_session(path: Path, *, prepack: bool, threads: int) -> ort.InferenceSession:
-    """Open a file in ONNX Runtime on the CPU.
+def open_session(
+    path: Path, *, prepack: bool, threads: int, providers: Sequence[Any] = CPU_PROVIDERS
+) -> ort.InferenceSession:
+    """Open a file in ONNX Runtime.
 
     Args:
         path: The saved model.
         prepack: Lay out weights for speed, at the price of a second copy of them. Without it they are mapped.
         threads: Of one operator.
+        providers: What it runs on, by priority; `exporter.device` chooses.
 
     Raises:
         StepError: ONNX Runtime does not implement an operator of the graph for its types, or refuses the file.
@@ -47,7 +51,7 @@ def open_session(path: Path, *, prepack: bool, threads: int) -> ort.InferenceSes
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=list(providers))
     except ort_errors.NotImplemented as error:
         raise StepError(FailureKind.parity_unsupported, str(error)) from error
     except (
@@ -84,9 +88,10 @@ def run_cases(
     arguments = arguments_of(module, spec.model)
     # What a narrower format costs is no rounding error of float32.
     is_fp32 = spec.precision.name is PrecisionName.fp32
-    float64 = Float64Run(module, spec.parity.noise_floor if is_fp32 else NoiseFloor.off)
+    noise_floor = spec.parity.noise_floor if is_fp32 else NoiseFloor.off
+    float64 = Float64Run(module, noise_floor, choose_memory(spec.export.device))
     for index, case in enumerate(cases):
-        inputs = make_inputs(spec.model, case)
+        inputs = make_inputs(spec.model, case, spec.export.device)
         expected = run_torch(module, arguments, inputs, case)
         actual = _run_ort(session, inputs, case)
         if len(expected) != len(actual):
@@ -203,6 +208,9 @@ def run_torch(
     try:
         with torch.inference_mode():
             returned = module(*call.args, **call.kwargs)
+    except torch.OutOfMemoryError:
+        # The GPU's: no fault of forward.
+        raise
     except RuntimeError as error:
         raise StepError(FailureKind.forward_error, f"PyTorch in case {_describe(case)}: {error}") from error
     leaves = pytree.tree_leaves(open_dataclasses(returned))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from exporter.result import DimRecord, Divergence, ExportResult, Status, StepRecord, TensorRecord, WeightsRecord
+from exporter.spec import Device
 
 __all__ = ["render_report"]
 
@@ -10,6 +11,8 @@ _MEMORY_NOTE = (
     "Peaks are the kernel's, of the whole process. Anonymous: the step's peak, above its start, of what no file backs "
     "and the kernel cannot drop; sampled every 10 ms, so at least this."
 )
+
+_GPU_NOTE = "On the GPU: tensors, as torch's allocator counts them; neither CUDA itself nor ONNX Runtime's are in it."
 
 _TORCHSCRIPT_NOTE = (
     "Each in a fresh process, from module to file; the modules that torch imports as an export begins are part of the "
@@ -126,7 +129,7 @@ def _render_parity(result: ExportResult) -> str:
         for key in ("rtol", "atol", "max_rel_l2")
         if getattr(precision, key) is not None
     ]
-    return _table(
+    table = _table(
         f"Parity ({precision.name.value}: {', '.join(gates)})",
         ("case", "sizes", "output", "verdict", "max_abs_diff", "max_rel_diff", "rel_l2", "elements"),
         (
@@ -144,6 +147,9 @@ def _render_parity(result: ExportResult) -> str:
             for output in case.outputs
         ),
     )
+    if not table or result.spec.export.device is Device.cpu:
+        return table
+    return f"{table}\n\nPyTorch ran on {result.spec.export.device}, ONNX Runtime on {', '.join(result.ort_providers)}."
 
 
 def _render_noise(result: ExportResult) -> str:
@@ -186,9 +192,13 @@ def _render_passes(result: ExportResult) -> str:
 
 
 def _render_steps(result: ExportResult) -> str:
+    on_gpu = any(record.cuda_peak_bytes is not None for record in result.steps)
     table = _table(
         "Steps",
-        ("step", "time, s", "peak above the export's start, MiB", "above the step's start, MiB", "anonymous, MiB"),
+        (
+            *("step", "time, s", "peak above the export's start, MiB", "above the step's start, MiB", "anonymous, MiB"),
+            *(("peak on the GPU, MiB",) if on_gpu else ()),
+        ),
         (
             (
                 _name_step(record),
@@ -196,11 +206,13 @@ def _render_steps(result: ExportResult) -> str:
                 _mebibytes(result.peak_bytes(record.step)),
                 _mebibytes(record.delta_bytes),
                 _mebibytes(record.delta_anon_bytes),
+                *((_mebibytes(record.cuda_peak_bytes),) if on_gpu else ()),
             )
             for record in result.steps
         ),
     )
-    return f"{table}\n\n{_MEMORY_NOTE}" if table else ""
+    note = f"{_MEMORY_NOTE} {_GPU_NOTE}" if on_gpu else _MEMORY_NOTE
+    return f"{table}\n\n{note}" if table else ""
 
 
 def _render_torchscript(result: ExportResult) -> str:

@@ -18,7 +18,7 @@ from exporter.repro_model import render_build, render_export, unknown_passes
 from exporter.repro_noise import is_noise_judged
 from exporter.repro_script import assemble
 from exporter.result import CaseRecord, ExportResult, Step
-from exporter.spec import PrecisionName
+from exporter.spec import Device, PrecisionName
 
 __all__ = ["render_script", "write_bundle"]
 
@@ -132,6 +132,8 @@ def _find_left_out(result: ExportResult) -> Iterator[str]:
         yield "model.ort.onnx, which ONNX Runtime writes for export.ort_optimized"
     if failure.step in (Step.build, Step.capture):
         return
+    if spec.export.device is not Device.cpu:
+        yield f"the GPU: all of this runs on the CPU, the export ran on {spec.export.device.value}"
     names = unknown_passes(spec)
     if names:
         yield f"the passes {', '.join(names)}"

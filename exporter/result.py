@@ -102,6 +102,9 @@ class StepRecord:
     start_anon_bytes: int | None = None
     # The anonymous part at its highest among samples 10 ms apart: the true peak is this or more.
     peak_anon_bytes: int | None = None
+    # Memory of the GPU at its highest within the step, as torch's allocator counts it; None where the model is on the
+    # CPU. Neither CUDA itself nor ONNX Runtime is in it.
+    cuda_peak_bytes: int | None = None
     # Counts from 1; each rung of the rescue ladder is one attempt more, whose steps come after those before.
     attempt: int = 1
 
@@ -390,6 +393,8 @@ class ExportResult:
     passes: list[PassRecord] = field(default_factory=list)
     # Median time of one ONNX Runtime call on the example inputs.
     latency_s: float | None = None
+    # What ONNX Runtime ran on in parity, by priority; empty where no session was opened.
+    ort_providers: list[str] = field(default_factory=list)
     # None unless export.compare_torchscript asked for it and the export passed.
     torchscript: TorchScriptRecord | None = None
     # Whether the weights were laid out for speed, which takes a copy of them in memory; not for large streamed ones.
@@ -449,6 +454,11 @@ class ExportResult:
     def parity_peak_bytes(self) -> int | None:
         """Peak memory above the baseline in parity: what proving the file needs."""
         return self.peak_bytes(Step.parity)
+
+    @property
+    def cuda_peak_bytes(self) -> int | None:
+        """Peak of torch's memory on the GPU over all steps; None where the model was on the CPU."""
+        return max((one.cuda_peak_bytes for one in self.steps if one.cuda_peak_bytes is not None), default=None)
 
     def _largest(self, name: str) -> float | None:
         values = [getattr(output, name) for case in self.cases for output in case.outputs]

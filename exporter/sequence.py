@@ -14,6 +14,7 @@ from exporter import (
     build,
     capture,
     check,
+    device,
     diagnosis,
     inputs,
     measure,
@@ -26,16 +27,16 @@ from exporter import (
     streaming,
 )
 from exporter.arguments import arguments_of
-from exporter.assumptions import add_cases
+from exporter.assumptions import Assumption, add_cases
 from exporter.binding import record_arguments
-from exporter.cases import choose_cases
+from exporter.cases import Case, choose_cases
 from exporter.directory import ExportDirectory
 from exporter.divergence import DivergenceSearch
 from exporter.precision import prepare_module
-from exporter.result import CaseRecord, PassRecord, Rung, Step
+from exporter.result import CaseRecord, PassRecord, Rung, Step, TensorRecord
 from exporter.spec import ExportSpec
 from exporter.steps import StepRecorder
-from exporter.trace import read_trace
+from exporter.trace import Trace, read_trace
 from exporter.translation_table import TranslationTable, build_table
 
 __all__ = ["run_steps", "set_threads"]
@@ -65,13 +66,24 @@ def run_steps(
     """
     with recorder.step(Step.build):
         built = streaming.build(spec) if module is None else streaming.take(module)
-        module, findings["weights"] = built.module, built.record
+        module, findings["weights"] = device.place_module(built.module, spec.export.device), built.record
         build.check_signature(module, spec.model)
         findings["arguments"] = record_arguments(module)
         findings["num_parameters"] = measure.count_parameters(module)
         # After the module, whose file is what registers a user's own operators.
         table = build_table(spec.export.custom_translation_table)
     rescue.climb(_Attempt(built, table, threads, recorder), spec, directory, recorder, findings)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the steps that make the file hand to those that prove it; nothing of the ONNX program, which is large."""
+
+    example: dict[str, torch.Tensor]
+    cases: list[Case]
+    ranges: list[capture.DimRange]
+    assumptions: list[Assumption]
+    trace: Trace
 
 
 @dataclass(frozen=True)
@@ -86,9 +98,27 @@ class _Attempt:
     def __call__(
         self, spec: ExportSpec, directory: ExportDirectory, rungs: Sequence[Rung], findings: dict[str, Any]
     ) -> None:
+        made = self._make(spec, directory, rungs, findings)
+        with self.recorder.step(Step.check):
+            graph = check.check(directory.model, spec, made.ranges, made.cases)
+            findings.update(inputs=graph.inputs, outputs=graph.outputs, op_counts=graph.op_counts)
+        with self.recorder.step(Step.parity), device.exact_float32(spec.export.device):
+            self._prove(spec, directory, made, graph.outputs, findings)
+        with self.recorder.step(Step.measure):
+            prepack = measure.can_prepack(self.built.record.mode, findings["files"])
+            providers = device.choose_providers(spec.export.device)
+            findings["latency_prepacked"] = prepack
+            findings["latency_s"] = measure.measure_latency(
+                directory.model, made.example, self.threads, prepack=prepack, providers=providers
+            )
+
+    def _make(
+        self, spec: ExportSpec, directory: ExportDirectory, rungs: Sequence[Rung], findings: dict[str, Any]
+    ) -> _Made:
+        """Capture, optimize and save. The program holds copies of folded initializers, and is gone on return."""
         cases = choose_cases(spec)
         with self.recorder.step(Step.capture):
-            example = inputs.make_inputs(spec.model, cases[0])
+            example = inputs.make_inputs(spec.model, cases[0], spec.export.device)
             try:
                 module = prepare_module(self.built.module, spec.precision.name)
                 with rescue.taking(rungs):
@@ -111,33 +141,34 @@ class _Attempt:
             save.save(captured, directory, spec.model)
             self.built.require_unchanged()
             findings["files"] = directory.record_files()
-            ranges, assumptions = captured.ranges, captured.assumptions
-            # The program holds on to a copy of every folded initializer; the trace does not.
-            del captured
-        with self.recorder.step(Step.check):
-            graph = check.check(directory.model, spec, ranges, cases)
-            findings.update(inputs=graph.inputs, outputs=graph.outputs, op_counts=graph.op_counts)
-        with self.recorder.step(Step.parity):
-            session = parity.open_session(directory.model, prepack=False, threads=self.threads)
-            records: list[CaseRecord] = []
-            findings["cases"] = records
-            # One by one: the cases before a failure stay on record.
-            search = DivergenceSearch(trace, spec, self.built.module, directory.model, self.threads)
-            with search.explains(cases, records, findings):
-                records.extend(parity.run_cases(session, self.built.module, spec, cases, graph.outputs))
-                records[:] = noise_floor.settle(records, spec.parity)
-                findings["dims"] = parity.prove_dims(spec, records)
-                parity.judge(records, assumptions)
-            del session
-            if spec.export.ort_optimized:
-                ort_optimized.write_optimized(directory)
-                ort_optimized.prove_optimized(directory, self.built.module, spec, cases[0], graph.outputs, self.threads)
-                findings["files"] = directory.record_files()
-        with self.recorder.step(Step.measure):
-            prepack = measure.can_prepack(self.built.record.mode, findings["files"])
-            findings["latency_prepacked"] = prepack
-            findings["latency_s"] = measure.measure_latency(directory.model, example, self.threads, prepack=prepack)
+        return _Made(example, cases, captured.ranges, captured.assumptions, trace)
+
+    def _prove(
+        self,
+        spec: ExportSpec,
+        directory: ExportDirectory,
+        made: _Made,
+        outputs: list[TensorRecord],
+        findings: dict[str, Any],
+    ) -> None:
+        module, providers = self.built.module, device.choose_providers(spec.export.device)
+        session = parity.open_session(directory.model, prepack=False, threads=self.threads, providers=providers)
+        findings["ort_providers"] = session.get_providers()
+        # One by one: the cases before a failure stay on record.
+        records: list[CaseRecord] = []
+        findings["cases"] = records
+        search = DivergenceSearch(made.trace, spec, module, directory.model, self.threads)
+        with search.explains(made.cases, records, findings):
+            records.extend(parity.run_cases(session, module, spec, made.cases, outputs))
+            records[:] = noise_floor.settle(records, spec.parity)
+            findings["dims"] = parity.prove_dims(spec, records)
+            parity.judge(records, made.assumptions)
+        del session
+        if spec.export.ort_optimized:
+            ort_optimized.write_optimized(directory)
+            ort_optimized.prove_optimized(directory, module, spec, made.cases[0], outputs, self.threads)
+            findings["files"] = directory.record_files()
 
     def uses_attention(self, spec: ExportSpec) -> bool:
-        example = inputs.make_inputs(spec.model, choose_cases(spec)[0])
+        example = inputs.make_inputs(spec.model, choose_cases(spec)[0], spec.export.device)
         return diagnosis.uses_attention(self.built.module, arguments_of(self.built.module, spec.model).arrange(example))

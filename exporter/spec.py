@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "DType",
+    "Device",
     "Dim",
     "ExportOptions",
     "ExportSpec",
@@ -62,6 +63,14 @@ class FillKind(StrEnum):
     zeros = "zeros"
     constant = "constant"
     file = "file"
+
+
+class Device(StrEnum):
+    """Where PyTorch runs the model."""
+
+    cpu = "cpu"
+    # The first NVIDIA GPU that CUDA_VISIBLE_DEVICES shows; docs/gpu.md says what was tried of this.
+    cuda = "cuda"
 
 
 class PassName(StrEnum):
@@ -194,6 +203,8 @@ class ExportOptions:
     opset_version: int = 20
     # Try known ways round a failure before giving up; the verdict on what comes of it is no less strict.
     rescue: bool = True
+    # Where the module and its inputs are; cuda needs an NVIDIA GPU, and a torch that is built for it.
+    device: Device = Device.cpu
     # Also measure what the deprecated TorchScript exporter needs for this model, in a process of its own.
     compare_torchscript: bool = False
     # none; default: onnxscript's, as in torch's `ONNXProgram.optimize()`; or a list of passes (`PassName`), in order.

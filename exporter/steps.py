@@ -3,13 +3,22 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from exporter import memory
 from exporter.failures import describe_failure
 from exporter.result import Failure, Step, StepRecord
 from exporter.sampling import AnonymousPeak
 
-__all__ = ["StepFailed", "StepRecorder"]
+__all__ = ["PeakMeter", "StepFailed", "StepRecorder"]
+
+
+class PeakMeter(Protocol):
+    """A memory beside the process's own, with a high-water mark: a GPU's."""
+
+    def reset_peak(self) -> None: ...
+
+    def read_peak_bytes(self) -> int: ...
 
 
 class StepFailed(Exception):  # noqa: N818  (control flow, like StopIteration)
@@ -25,13 +34,15 @@ class StepRecorder:
 
     Args:
         on_step: Called with each step as it begins.
+        gpu: Of the GPU that the model is on, if it is on one.
     """
 
-    def __init__(self, on_step: Callable[[Step], None] | None = None) -> None:
+    def __init__(self, on_step: Callable[[Step], None] | None = None, gpu: PeakMeter | None = None) -> None:
         self.records: list[StepRecord] = []
         # The number that the records to come carry.
         self.attempt = 1
         self._on_step = on_step
+        self._gpu = gpu
 
     @contextmanager
     def step(self, step: Step) -> Iterator[None]:
@@ -43,6 +54,8 @@ class StepRecorder:
         if self._on_step is not None:
             self._on_step(step)
         can_measure = memory.reset_peak_rss()
+        if self._gpu is not None:
+            self._gpu.reset_peak()
         start_rss_bytes = memory.read_rss_bytes()
         anonymous = AnonymousPeak()
         start = time.perf_counter()
@@ -61,5 +74,6 @@ class StepRecorder:
                     start_rss_bytes=start_rss_bytes,
                     start_anon_bytes=anonymous.start_bytes,
                     peak_anon_bytes=anonymous.peak_bytes,
+                    cuda_peak_bytes=None if self._gpu is None else self._gpu.read_peak_bytes(),
                 )
             )

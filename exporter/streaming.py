@@ -26,7 +26,7 @@ from exporter.build import build_module, construct, seed_everything
 from exporter.checkpoint import Place, find_files, is_safetensors, locate_tensors
 from exporter.errors import FailureKind, StepError
 from exporter.result import WeightsMode, WeightsRecord
-from exporter.spec import ExportSpec, ModelSpec
+from exporter.spec import Device, ExportSpec, ModelSpec
 from exporter.weights import fit_state, read_state, require_hash, same_bytes, weights_error
 
 __all__ = ["Built", "build", "refer_to_checkpoint", "take"]
@@ -90,6 +90,9 @@ def build(spec: ExportSpec) -> Built:
 def _why_not(spec: ExportSpec, path: Path) -> str:
     if not spec.export.stream_weights:
         return "export.stream_weights is false"
+    if spec.export.device is not Device.cpu:
+        # What is moved has another address than in the file, by which initializers are told.
+        return f"export.device is {spec.export.device}, and only weights on the CPU are streamed"
     return "" if is_safetensors(path) else "only safetensors are streamed"
 
 

@@ -2,14 +2,14 @@
 
 A fork server imports one of two modules by name, `exporter.template` or `exporter.warm_template`; each fork of it
 then starts with everything loaded. A fork is safe only from a process without a live thread pool: no operator
-may have run on more than one thread, and ONNX Runtime must hold no session.
+may have run on more than one thread, ONNX Runtime must hold no session, and CUDA must not have started.
 """
 
 import gc
 
 import torch
 
-from exporter import sequence  # noqa: F401  (imported for its imports: torch, onnx, onnxscript, onnxruntime)
+from exporter import cuda, sequence  # noqa: F401  (imported for its imports: torch, onnx, onnxscript, onnxruntime)
 
 __all__ = ["freeze", "warm_up"]
 
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 def warm_up() -> None:
     """Export a tiny model, which makes torch import some 700 modules more than `import torch` does."""
     module = torch.nn.Linear(2, 2).eval()
-    with torch.no_grad():
+    with cuda.hidden_gpus(), torch.no_grad():
         program = torch.onnx.export(
             module,
             (),

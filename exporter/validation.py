@@ -13,7 +13,7 @@ from typing import Any
 from exporter.arguments import ArgumentError, nest
 from exporter.axes import AxisError, evaluate_axis, names_in_axis
 from exporter.errors import ConfigError
-from exporter.spec import Dim, DType, ExportSpec, Fill, FillKind, ModelSpec, PassName, Precision
+from exporter.spec import Device, Dim, DType, ExportOptions, ExportSpec, Fill, FillKind, ModelSpec, PassName, Precision
 from exporter.suggestion import suggest
 
 __all__ = ["OPSET_RANGE", "PROVEN_OPSETS", "find_pass_problems", "find_problems", "require_valid"]
@@ -66,11 +66,7 @@ def find_problems(spec: ExportSpec, *, has_module: bool = False) -> Iterator[str
         yield f"export.opset_version: {spec.export.opset_version} is not within {low} to {high}"
     yield from find_pass_problems(spec.export.optimize)
     yield from _find_gate_problems(spec.precision)
-    table = spec.export.custom_translation_table
-    if table is not None:
-        if not isinstance(table.get("_target_"), str):
-            yield "export.custom_translation_table: the key _target_ is missing: the dotted path of a function"
-        yield from _find_nonfinite("export.custom_translation_table", table)
+    yield from _find_export_problems(spec.export)
     if spec.parity.max_input_elements < 1:
         yield f"parity.max_input_elements: {spec.parity.max_input_elements} must be at least 1"
     if not 1 <= spec.parity.max_noise_ratio < float("inf"):
@@ -86,6 +82,16 @@ def _find_gate_problems(precision: Precision) -> Iterator[str]:
             yield f"precision.{key}: {value} must be a number of at least 0"
     if all(value is None for value in gates.values()):
         yield "precision: rtol, atol and max_rel_l2 are all null, so that anything would pass; set at least one"
+
+
+def _find_export_problems(export: ExportOptions) -> Iterator[str]:
+    table = export.custom_translation_table
+    if table is not None:
+        if not isinstance(table.get("_target_"), str):
+            yield "export.custom_translation_table: the key _target_ is missing: the dotted path of a function"
+        yield from _find_nonfinite("export.custom_translation_table", table)
+    if export.compare_torchscript and export.device is not Device.cpu:
+        yield f"export.compare_torchscript: compares on the CPU alone; leave it out with export.device={export.device}"
 
 
 def find_pass_problems(optimize: Any) -> Iterator[str]:

@@ -15,11 +15,13 @@ from multiprocessing import forkserver, parent_process
 from pathlib import Path
 
 from exporter.conductor import describe_result, run_export, write_result
+from exporter.cuda import hide_gpus
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import is_storage_error, make_failure, put_first
 from exporter.lifeline import die_with_parent
 from exporter.provenance import read_provenance
+from exporter.spec import Device
 
 __all__ = ["DIRECTORY_VARIABLE", "STATUS_STORAGE", "run_worker"]
 
@@ -115,6 +117,8 @@ def _run(directory: ExportDirectory, threads: int) -> int:
 
 def _export(directory: ExportDirectory, threads: int) -> None:
     spec = directory.read_spec()
+    if spec.export.device is Device.cpu:
+        hide_gpus()
     log.info("export %s, process %d, %d threads", spec.id, os.getpid(), threads)
     result = run_export(spec, directory.path, threads=threads, on_step=lambda step: _note(directory, step.value))
     log.info("%s in %.2f s", result.status, result.duration_s)

@@ -123,11 +123,13 @@ def _stop_fork_server() -> None:
 def _worker_environment() -> Iterator[None]:
     """What has to be set before the server's interpreter starts.
 
-    One OpenMP thread: a fork after a parallel operator hangs in its first one. UTF-8 whatever the locale:
-    models print, and so does torch.
+    One OpenMP thread: a fork after a parallel operator hangs in its first one. GPUs are counted by NVML: a fork after
+    CUDA has started, which is torch's way of counting, cannot use it. UTF-8 whatever the locale: models print, and so
+    does torch.
     """
     wanted = {
         "OMP_NUM_THREADS": "1",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTHONUTF8": "1",
         "PYTHONIOENCODING": "utf-8:backslashreplace",
         # Workers end at once; multiprocessing's tracker frees what they leave, and need not say so.

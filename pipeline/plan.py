@@ -6,11 +6,12 @@ from pathlib import Path
 
 from exporter.arguments import find_roots
 from exporter.checkpoint import CheckpointError, find_files
+from exporter.cuda import find_device_problem
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
-from exporter.spec import ExportSpec, ModelSpec
+from exporter.spec import Device, ExportSpec, ModelSpec
 from exporter.suggestion import suggest
 from pipeline.fingerprint import explain_change, take_fingerprint
 from pipeline.source_code import Forward, find_forward, find_names, find_target, has_module
@@ -34,12 +35,16 @@ class PlannedExport:
 
 
 def require_sound(specs: Sequence[ExportSpec]) -> None:
-    """See that no two exports share a directory, and that each model's source takes the declared inputs.
+    """See that no two exports share a directory, that each source takes the inputs, and that a GPU asked for is there.
 
     Raises:
         ConfigError: With every problem on a line of its own.
     """
     problems = [*_find_duplicates(specs)]
+    # Of the machine, not of a model: once is enough.
+    on_gpu = next((spec for spec in specs if spec.export.device is not Device.cpu), None)
+    if on_gpu is not None and (problem := find_device_problem(on_gpu)):
+        problems.append(problem)
     checked: set[int] = set()
     for spec in specs:
         if id(spec.model) not in checked:

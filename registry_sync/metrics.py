@@ -16,6 +16,7 @@ def collect_metrics(result: ExportResult) -> dict[str, float]:
         "num_cases": len(result.cases),
         "export_peak_bytes": result.export_peak_bytes,
         "parity_peak_bytes": result.parity_peak_bytes,
+        "cuda_peak_bytes": result.cuda_peak_bytes,
         "size_bytes": result.size_bytes,
         "num_parameters": result.num_parameters,
         "num_nodes": result.num_nodes,
@@ -41,6 +42,7 @@ def collect_step_metrics(result: ExportResult) -> dict[str, float]:
             "peak_bytes": result.peak_bytes(record.step),
             "delta_bytes": record.delta_bytes,
             "delta_anon_bytes": record.delta_anon_bytes,
+            "cuda_peak_bytes": record.cuda_peak_bytes,
         }
         metrics.update({f"{record.step}_{name}": value for name, value in measured.items() if value is not None})
     return metrics

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from exporter.errors import ConfigError, ExitCode
-from exporter.spec import Dim, DType, Fill, FillKind, Input, Output, PassName
+from exporter.spec import Device, Dim, DType, Fill, FillKind, Input, Output, PassName
 from exporter.validation import OPSET_RANGE, find_problems, require_valid
 
 
@@ -81,6 +81,15 @@ def test_the_passes_may_be_a_word_or_a_list(value):
 def test_a_pass_that_there_is_not_is_refused_with_the_nearest_right_name(value, problem):
     (found,) = problems_after(lambda spec: setattr(spec.export, "optimize", value))
     assert found.startswith(f"export.optimize: {problem}")
+
+
+def test_the_comparison_with_torchscript_is_for_the_cpu():
+    def change(spec):
+        spec.export.compare_torchscript = True
+        spec.export.device = Device.cuda
+
+    (found,) = problems_after(change)
+    assert found == "export.compare_torchscript: compares on the CPU alone; leave it out with export.device=cuda"
 
 
 @pytest.mark.parametrize("key", ["rtol", "atol", "max_rel_l2"])

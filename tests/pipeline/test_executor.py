@@ -41,6 +41,7 @@ CLASSES = (
     "RaisesKeyboardInterrupt",
     "Doubles",
     "PrintsNoise",
+    "TellsOfGpus",
     "ClosesStandardStreams",
     "LeavesAChildBehind",
     "LeavesADaemonBehind",
@@ -266,6 +267,11 @@ def test_the_log_keeps_all_that_a_model_prints_byte_by_byte(batch):
     assert b"\xff\xfe not UTF-8 \x80\n" in log
     assert b"a lone surrogate: \\udcff\n" in log
     assert b"\n" + b"n" * 5_000_000 + b"\n" in log
+
+
+def test_a_worker_for_the_cpu_is_shown_no_gpu_and_counts_none_by_the_driver(batch):
+    assert batch.results["TellsOfGpus"].status is Status.passed
+    assert b"GPUs: '' '1'\n" in batch.log("TellsOfGpus")
 
 
 def test_nothing_that_workers_print_reaches_the_terminal(tmp_path, capfd):

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from exporter import cuda
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError, ExitCode, FailureKind
 from exporter.result import Failure, Step
-from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
+from exporter.spec import Device, ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline import source_code
 from pipeline.fingerprint import take_fingerprint
 from pipeline.plan import plan_exports, require_sound
@@ -75,6 +76,15 @@ def complaint(*specs: ExportSpec) -> str:
 )
 def test_a_sound_spec_has_no_complaint(target, inputs):
     require_sound([make_spec(target=target, inputs=inputs), make_spec("other", target=target, inputs=inputs)])
+
+
+def test_a_missing_gpu_is_told_once_whatever_the_number_of_models(monkeypatch):
+    monkeypatch.setattr(cuda, "_find_torch", lambda: Path("nowhere"))
+    specs = [make_spec(name) for name in ("one", "two", "three")]
+    require_sound(specs)
+    for spec in specs[1:]:
+        spec.export.device = Device.cuda
+    assert complaint(*specs) == "export.device: cuda, but there is no torch"
 
 
 @pytest.mark.parametrize(("one", "other"), [("net", "net"), ("net", "Net"), ("straße", "STRASSE")])

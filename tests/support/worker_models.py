@@ -25,6 +25,15 @@ class Doubles(nn.Module):
         return x * 2.0
 
 
+class TellsOfGpus(Doubles):
+    """Prints what a worker is shown of GPUs, and how torch is to count them."""
+
+    def __init__(self):
+        super().__init__()
+        names = ("CUDA_VISIBLE_DEVICES", "PYTORCH_NVML_BASED_CUDA_CHECK")
+        print("GPUs:", *(repr(os.environ.get(name)) for name in names))
+
+
 class Segfaults(Doubles):
     def forward(self, x):
         ctypes.string_at(0)
