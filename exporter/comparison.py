@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.result import OutputParity
+from exporter.evidence import OutputParity
 from exporter.spec import Precision
 
 __all__ = ["NONFINITE", "compare", "same_bits", "tolerance"]

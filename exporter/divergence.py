@@ -25,10 +25,10 @@ from exporter.cases import Case
 from exporter.comparison import compare
 from exporter.device import choose_providers
 from exporter.errors import FailureKind, StepError
+from exporter.evidence import CaseRecord, Divergence, Finding
 from exporter.failures import one_line
 from exporter.inputs import make_inputs
 from exporter.parity import run_torch, worst_miss
-from exporter.result import CaseRecord, Divergence, Finding
 from exporter.spec import ExportSpec
 from exporter.trace import Trace, locate_module, locate_source
 

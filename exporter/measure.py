@@ -10,8 +10,9 @@ import torch
 
 from exporter.arrays import to_array, to_ort_value
 from exporter.device import CPU_PROVIDERS
+from exporter.evidence import WeightsMode
 from exporter.parity import open_session
-from exporter.result import FileRecord, WeightsMode
+from exporter.result import FileRecord
 
 __all__ = ["can_prepack", "count_parameters", "measure_latency"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.comparison import tolerance
-from exporter.result import CaseRecord, NoiseRecord, NoiseVerdict, OutputParity, RoundingError
+from exporter.evidence import CaseRecord, NoiseRecord, NoiseVerdict, OutputParity, RoundingError
 from exporter.spec import ParityOptions, Precision
 
 __all__ = ["find_usual_noise", "measure_noise", "settle"]

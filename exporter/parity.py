@@ -20,10 +20,11 @@ from exporter.cases import Case
 from exporter.comparison import NONFINITE, compare, same_bits
 from exporter.device import CPU_PROVIDERS, choose_memory
 from exporter.errors import FailureKind, StepError
+from exporter.evidence import CaseRecord, DimRecord, OutputParity
 from exporter.float64_run import Float64Run
 from exporter.inputs import make_inputs
 from exporter.noise_floor import measure_noise
-from exporter.result import CaseRecord, DimRecord, OutputParity, TensorRecord
+from exporter.result import TensorRecord
 from exporter.spec import ExportSpec, NoiseFloor, PrecisionName
 from exporter.structures import open_dataclasses
 

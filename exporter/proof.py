@@ -13,7 +13,8 @@ from exporter.cases import Case, choose_cases
 from exporter.check import check
 from exporter.conductor import describe_result
 from exporter.directory import ExportDirectory
-from exporter.result import CaseRecord, DimRecord, ExportResult, Step, TensorRecord
+from exporter.evidence import CaseRecord, DimRecord
+from exporter.result import ExportResult, Step, TensorRecord
 from exporter.steps import StepFailed, StepRecorder
 
 __all__ = ["prove"]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from exporter.result import DimRecord, Divergence, ExportResult, Status, StepRecord, TensorRecord, WeightsRecord
+from exporter.evidence import DimRecord, Divergence, WeightsRecord
+from exporter.result import ExportResult, Status, StepRecord, TensorRecord
 from exporter.spec import Device
 
 __all__ = ["render_report"]

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from exporter.cases import Case, choose_cases
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
+from exporter.evidence import CaseRecord
 from exporter.repro_checks import UNPACK, may_return_dataclass, render_checks
 from exporter.repro_inputs import render_dynamic_shapes, render_inputs
 from exporter.repro_model import render_build, render_export, unknown_passes
 from exporter.repro_noise import is_noise_judged
 from exporter.repro_script import assemble
-from exporter.result import CaseRecord, ExportResult, Step
+from exporter.result import ExportResult, Step
 from exporter.spec import Device, PrecisionName
 
 __all__ = ["render_script", "write_bundle"]

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 
 from exporter.errors import FailureKind
+from exporter.evidence import CaseRecord
 from exporter.repro_code import Code, fill_in, render_plain
 from exporter.repro_noise import is_noise_judged, render_judgement, render_noise
-from exporter.result import CaseRecord, ExportResult
+from exporter.result import ExportResult
 from exporter.spec import DType
 
 __all__ = ["UNPACK", "may_return_dataclass", "render_checks"]

@@ -3,8 +3,9 @@
 The same sums as in `exporter.noise_floor`, by whole arrays; a test holds the two together.
 """
 
+from exporter.evidence import CaseRecord, NoiseVerdict
 from exporter.repro_code import fill_in
-from exporter.result import CaseRecord, ExportResult, NoiseVerdict
+from exporter.result import ExportResult
 from exporter.spec import NoiseFloor
 
 __all__ = ["is_noise_judged", "render_judgement", "render_noise"]

@@ -32,8 +32,9 @@ from exporter.binding import record_arguments
 from exporter.cases import Case, choose_cases
 from exporter.directory import ExportDirectory
 from exporter.divergence import DivergenceSearch
+from exporter.evidence import CaseRecord
 from exporter.precision import prepare_module
-from exporter.result import CaseRecord, PassRecord, Rung, Step, TensorRecord
+from exporter.result import PassRecord, Rung, Step, TensorRecord
 from exporter.spec import ExportSpec
 from exporter.steps import StepRecorder
 from exporter.trace import Trace, read_trace

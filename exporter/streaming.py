@@ -25,7 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from exporter.build import build_module, construct, seed_everything
 from exporter.checkpoint import Place, find_files, is_safetensors, locate_tensors
 from exporter.errors import FailureKind, StepError
-from exporter.result import WeightsMode, WeightsRecord
+from exporter.evidence import WeightsMode, WeightsRecord
 from exporter.spec import Device, ExportSpec, ModelSpec
 from exporter.weights import fit_state, read_state, require_hash, same_bytes, weights_error
 

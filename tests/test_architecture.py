@@ -24,7 +24,7 @@ FOREIGN = {
     "hydra_plugins": {"torch", "onnx", "mlflow", "dvc"},
     "conf": set(),
 }
-PLAIN = ("spec", "result", "errors", "plain_data", "directory", "cases", "suggestion", "checkpoint", "cuda")
+PLAIN = ("spec", "evidence", "result", "errors", "plain_data", "directory", "cases", "suggestion", "checkpoint", "cuda")
 
 
 def imports_of(path: Path) -> Iterator[str]:

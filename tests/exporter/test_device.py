@@ -13,11 +13,11 @@ from exporter.cases import Case
 from exporter.conductor import describe_result
 from exporter.device import CPU_PROVIDERS, CudaMemory, choose_memory, choose_providers, exact_float32, place_module
 from exporter.errors import FailureKind
+from exporter.evidence import WeightsMode
 from exporter.failures import make_failure
 from exporter.inputs import make_inputs
 from exporter.report import render_report
 from exporter.repro import render_script
-from exporter.result import WeightsMode
 from exporter.steps import StepFailed, StepRecorder
 from exporter.streaming import build
 from registry_sync.metrics import collect_metrics, collect_step_metrics

@@ -32,7 +32,7 @@ from exporter.build import build_module
 from exporter.cases import Case
 from exporter.conductor import run_export
 from exporter.divergence import DivergenceSearch
-from exporter.result import Divergence, Finding
+from exporter.evidence import Divergence, Finding
 from exporter.trace import Trace, read_trace
 
 Tamper = Callable[[onnx.ModelProto], None]

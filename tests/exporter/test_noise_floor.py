@@ -14,10 +14,10 @@ from exporter.cases import Case, choose_cases
 from exporter.comparison import compare
 from exporter.conductor import run_export
 from exporter.errors import FailureKind, StepError
+from exporter.evidence import CaseRecord, NoiseVerdict
 from exporter.inputs import make_inputs
 from exporter.noise_floor import measure_noise, settle
 from exporter.parity import judge, open_session, run_cases
-from exporter.result import CaseRecord, NoiseVerdict
 from exporter.spec import Input, NoiseFloor, ParityOptions, Precision, PrecisionName
 
 # Lets through what no one would ship, and what people set when 1e-5 "fails for no reason".

@@ -13,8 +13,9 @@ from torch import nn
 from exporter.cases import choose_cases
 from exporter.comparison import NONFINITE
 from exporter.errors import FailureKind, StepError
+from exporter.evidence import CaseRecord, OutputParity
 from exporter.parity import judge, open_session, prove_dims, run_cases
-from exporter.result import CaseRecord, OutputParity, Step, TensorRecord
+from exporter.result import Step, TensorRecord
 from exporter.spec import Input, Output
 from exporter.steps import StepFailed, StepRecorder
 

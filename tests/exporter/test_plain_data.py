@@ -26,18 +26,9 @@ from exporter import (
     Status,
     Step,
 )
+from exporter.evidence import CaseRecord, DimRecord, NoiseRecord, NoiseVerdict, OutputParity, RoundingError
 from exporter.plain_data import DataError, flatten, from_plain, to_plain
-from exporter.result import (
-    CaseRecord,
-    DimRecord,
-    FileRecord,
-    NoiseRecord,
-    NoiseVerdict,
-    OutputParity,
-    RoundingError,
-    StepRecord,
-    TensorRecord,
-)
+from exporter.result import FileRecord, StepRecord, TensorRecord
 
 SPEC = ExportSpec(
     id="a-1",

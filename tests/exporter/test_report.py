@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from exporter import Failure, FailureKind, Status, Step
+from exporter.evidence import CaseRecord, DimRecord, OutputParity
 from exporter.failures import make_failure
 from exporter.report import render_report
-from exporter.result import CaseRecord, DimRecord, OutputParity, RescueRecord, Rung, StepRecord
+from exporter.result import RescueRecord, Rung, StepRecord
 
 
 def failed(result, **changes):

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from exporter import Failure, FailureKind, Step
-from exporter.result import CaseRecord, FileRecord, OutputParity, StepRecord
+from exporter.evidence import CaseRecord, OutputParity
+from exporter.result import FileRecord, StepRecord
 
 
 def output(diff, *, passed=True):

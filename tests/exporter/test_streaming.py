@@ -20,8 +20,9 @@ from exporter.build import build_module
 from exporter.checkpoint import hash_weights
 from exporter.conductor import run_export
 from exporter.errors import StepError
+from exporter.evidence import WeightsMode
 from exporter.measure import can_prepack
-from exporter.result import FileRecord, WeightsMode
+from exporter.result import FileRecord
 from exporter.streaming import build
 from exporter.weights import read_state
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import faulty_models
 
-from exporter.result import CaseRecord, ExportResult, NoiseRecord, OutputParity, RoundingError, Status
+from exporter.evidence import CaseRecord, NoiseRecord, OutputParity, RoundingError
+from exporter.result import ExportResult, Status
 from registry_sync.metrics import collect_metrics
 
 ERROR = RoundingError(rms=1e-8, max=2e-8, drift=0.0, in_tolerances=0.1)
