@@ -15,6 +15,7 @@ from onnxscript.rewriter.rules import common as rules
 from exporter.errors import StepError
 from exporter.failures import describe_failure
 from exporter.result import PassRecord, Step
+from exporter.rotary_fusion import checked_rotary_fusion
 from exporter.spec import PassName
 
 __all__ = ["PASSES", "count_ops", "name_passes", "record_change", "run_passes"]
@@ -92,10 +93,13 @@ def _rewrite(*chosen: rewriter.RewriteRule) -> Callable[[Program], None]:
     return run
 
 
+def _optimize_as_torch(program: Program) -> None:
+    with checked_rotary_fusion():
+        program.optimize()
+
+
 PASSES: Mapping[PassName, Callable[[Program], object]] = {
-    # What `ONNXProgram.optimize()` does but for its fusions at opset 23: of a rotary embedding that is computed once
-    # for all rows of a batch they make a RotaryEmbedding that holds for a batch of 1 alone (onnxscript 0.7.2).
-    PassName.default: lambda program: optimizer.optimize_ir(program.model),
+    PassName.default: _optimize_as_torch,
     PassName.inline: _apply(common.InlinePass),
     PassName.fold_constants: lambda program: optimizer.fold_constants_ir(program.model),
     PassName.rewrite: _rewrite(),

@@ -207,7 +207,7 @@ class ExportOptions:
     device: Device = Device.cpu
     # Also measure what the deprecated TorchScript exporter needs for this model, in a process of its own.
     compare_torchscript: bool = False
-    # none; default: onnxscript's, as in torch's `ONNXProgram.optimize()`; or a list of passes (`PassName`), in order.
+    # none; default: the passes of torch's own `ONNXProgram.optimize()`; or a list of passes (`PassName`), in order.
     optimize: Any = "default"
     # Write also model.ort.onnx: optimized by ONNX Runtime ("extended" level), for ONNX Runtime on the CPU alone.
     ort_optimized: bool = False
