@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types clean
+.PHONY: demo test slow check lint types clean
 
 demo: .venv/installed
 	$(BIN)/python -m pipeline +release=zoo
 
+# One process a core, a file of tests in one of them: the files share their fixtures.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --numprocesses=auto --dist=loadfile
+
+# Every opset on the whole zoo, large weights, the benchmarks: what takes more than ten seconds a test.
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow --numprocesses=auto --dist=loadfile
 
 check: lint types test
 
