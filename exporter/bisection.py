@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from exporter import arrays
 from exporter.device import CPU_PROVIDERS
 from exporter.intermediates import flatten_inputs, replay, run_graph, to_tensor
 from exporter.trace import Trace
@@ -227,7 +228,7 @@ def measure(name: str, node: torch.fx.Node, expected: Any, actual: NDArray[Any])
         return Comparison(name, node, float("inf"), expected=shapes[0], actual=shapes[1])
     worst = largest = 0.0
     where = (0, False)
-    flat, other = tensor.reshape(-1), actual.reshape(-1)
+    flat, other = tensor.reshape(-1), arrays.to_tensor(actual).reshape(-1)
     for start, one, two in _pieces(flat, other):
         with np.errstate(over="ignore", invalid="ignore"):
             difference = np.abs(one - two)
@@ -242,18 +243,18 @@ def measure(name: str, node: torch.fx.Node, expected: Any, actual: NDArray[Any])
     if not where[1]:
         return Comparison(name, node, 0.0, 0.0, 0.0)
     values = [_show(array[where[0]].item()) for array in (flat, other)]
-    if not np.isfinite(worst) or not tensor.is_floating_point() or actual.dtype.kind != "f":
+    if not np.isfinite(worst) or not tensor.is_floating_point() or not other.is_floating_point():
         return Comparison(name, node, float("inf"), worst if np.isfinite(worst) else None, None, *values)
     # A value that is zero throughout has no scale but the other's.
     relative = worst / (largest or worst)
-    unit = max(torch.finfo(tensor.dtype).eps, float(np.finfo(actual.dtype).eps))
+    unit = max(torch.finfo(tensor.dtype).eps, torch.finfo(other.dtype).eps)
     return Comparison(name, node, relative / unit, worst, relative, *values)
 
 
-def _pieces(one: torch.Tensor, two: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+def _pieces(one: torch.Tensor, two: torch.Tensor) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
     for start in range(0, len(two), _CHUNK):
-        wide = one[start : start + _CHUNK].to("cpu", torch.float64).numpy()
-        yield start, wide, two[start : start + _CHUNK].astype(np.float64)
+        wide, other = (flat[start : start + _CHUNK].to("cpu", torch.float64).numpy() for flat in (one, two))
+        yield start, wide, other
 
 
 def _show(value: Any) -> str:
@@ -262,6 +263,6 @@ def _show(value: Any) -> str:
 
 def _is_comparable(value: Any) -> bool:
     if torch.is_tensor(value):
-        # ONNX Runtime has no complex tensors on the CPU, and hands no bfloat16 to numpy.
-        return not value.is_complex() and value.dtype is not torch.bfloat16 and value.layout is torch.strided
+        # ONNX Runtime has no complex tensors on the CPU.
+        return not value.is_complex() and value.layout is torch.strided
     return isinstance(value, bool | int | float)

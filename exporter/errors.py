@@ -148,7 +148,7 @@ class StepError(Exception):
     def __init__(
         self, kind: FailureKind, cause: str, hint: str = "", ops: Sequence[str] = (), *, detail: str = ""
     ) -> None:
-        super().__init__(cause)
+        super().__init__(f"{cause}; {detail}" if detail else cause)
         self.kind = kind
         self.cause = cause
         self.hint = hint

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
 
-from exporter.arrays import run_session
+from exporter import arrays
 from exporter.device import CPU_PROVIDERS
 
 __all__ = ["flatten_inputs", "replay", "run_graph", "to_tensor"]
@@ -51,7 +51,7 @@ def run_graph(
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
     session = ort.InferenceSession(graph.SerializeToString(), options, providers=list(providers))
-    return run_session(session, feeds)
+    return arrays.run_session(session, feeds)
 
 
 def flatten_inputs(
@@ -113,4 +113,4 @@ def to_tensor(array: NDArray[Any], like: torch.Tensor) -> torch.Tensor | None:
     """
     if tuple(array.shape) != tuple(like.shape):
         return None
-    return torch.empty_like(like).copy_(torch.from_numpy(array))
+    return torch.empty_like(like).copy_(arrays.to_tensor(array))

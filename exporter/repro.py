@@ -13,7 +13,7 @@ from exporter.cases import Case, choose_cases
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.evidence import CaseRecord
-from exporter.repro_checks import UNPACK, may_return_dataclass, render_checks
+from exporter.repro_checks import SIZE_KINDS, UNPACK, may_return_dataclass, render_checks
 from exporter.repro_inputs import render_dynamic_shapes, render_inputs
 from exporter.repro_model import render_build, render_export, unknown_passes
 from exporter.repro_noise import is_noise_judged
@@ -85,6 +85,7 @@ def render_script(result: ExportResult, *, is_given: bool = False) -> str:
         blocks,
         left_out="\n".join(_wrap("left out", "; ".join(_find_left_out(result)))),
         unpacks=unpacks,
+        checks_failure=result.failure.step is Step.parity or result.failure.kind in SIZE_KINDS,
         story="\n".join(_tell_story(result, record)),
         opset=str(spec.export.opset_version),
         rtol=repr(spec.precision.rtol),

@@ -10,11 +10,12 @@ from exporter.repro_noise import is_noise_judged, render_judgement, render_noise
 from exporter.result import ExportResult
 from exporter.spec import DType
 
-__all__ = ["UNPACK", "may_return_dataclass", "render_checks"]
+__all__ = ["SIZE_KINDS", "UNPACK", "may_return_dataclass", "render_checks"]
 
 # What an output is called where `forward` returns tensors, tuples and lists alone.
 _UNNAMED = re.compile(r"output(_\d+)*")
-_SIZES = (FailureKind.dim_narrowed, FailureKind.dim_specialized, FailureKind.dim_conflict)
+# Seen in what was captured, without a run.
+SIZE_KINDS = (FailureKind.dim_narrowed, FailureKind.dim_specialized, FailureKind.dim_conflict)
 _EXTENDED = {
     DType.bfloat16: ("uint16", "BFLOAT16"),
     DType.float8_e4m3fn: ("uint8", "FLOAT8E4M3FN"),
@@ -182,7 +183,7 @@ def render_checks(result: ExportResult, case: CaseRecord | None) -> Iterator[str
     assert result.failure is not None
     kind = result.failure.kind
     yield _IN_ORDER
-    if kind in _SIZES:
+    if kind in SIZE_KINDS:
         yield _render_sizes(result)
         return
     yield _RUN_TORCH

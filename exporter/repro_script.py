@@ -45,7 +45,7 @@ def main():
             sys.exit(f"the graph has opset {opset}, not {OPSET}")
         onnx.checker.check_model(path, full_check=True)
         if not check(module, program, path):
-            sys.exit("the failure is reproduced")
+            sys.exit($verdict)
     $ending
 
 
@@ -55,6 +55,8 @@ if __name__ == "__main__":
 
 _HOOK = "module.register_forward_hook(lambda module, given, returned: unpack(returned))"
 _GONE = 'print("the failure is not reproduced")'
+_REPRODUCED = '"the failure is reproduced"'
+_ANOTHER = '"what failed goes through here, and then the outputs are wrong"'
 _UNKNOWN = """\
 # See "left out" above: all is well here, and the failure may be there all the same.
 sys.exit("the failure does not show, but not all of the export is in this script")
@@ -78,13 +80,14 @@ _OTHER = {
 }
 
 
-def assemble(blocks: Iterable[str], *, left_out: str, unpacks: bool, **parts: str) -> str:
+def assemble(blocks: Iterable[str], *, left_out: str, unpacks: bool, checks_failure: bool, **parts: str) -> str:
     """The whole script.
 
     Args:
         blocks: Functions and constants, in order.
         left_out: Comment lines on what is not in the script and may be needed for the failure; empty if nothing is.
         unpacks: What `forward` returns goes through `unpack`.
+        checks_failure: What `check` looks at is the failure, which has not ended the script before then.
         **parts: For the frame's gaps.
     """
     body = "\n\n\n".join(block.rstrip() for block in blocks)
@@ -94,6 +97,7 @@ def assemble(blocks: Iterable[str], *, left_out: str, unpacks: bool, **parts: st
         imports="$imports",
         left_out=left_out,
         hook=_HOOK if unpacks else "",
+        verdict=_REPRODUCED if checks_failure else _ANOTHER,
         ending=_UNKNOWN if left_out else _GONE,
         **parts,
     )
@@ -101,8 +105,10 @@ def assemble(blocks: Iterable[str], *, left_out: str, unpacks: bool, **parts: st
 
 
 def _imports(text: str) -> Iterable[str]:
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("#", "from ", "import ")))
+
     def uses(pattern: str) -> bool:
-        return re.search(rf"(?<![\w.]){pattern}", text) is not None
+        return re.search(rf"(?<![\w.]){pattern}", code) is not None
 
     yield from (f"import {name}" for name in _STANDARD if uses(rf"{name}\."))
     yield "from pathlib import Path"

@@ -17,6 +17,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
+from exporter.failures import HINTS
 from exporter.result import Failure, RescueRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepFailed, StepRecorder
@@ -237,7 +238,7 @@ def _could_mend(rung: Rung, failure: Failure, attempt: Attempt, spec: ExportSpec
             return kind is FailureKind.decomposition_error
         case Rung.no_optimize:
             # NaN that torch gives as well is the model's.
-            is_models = kind is FailureKind.nonfinite and "torch" in failure.cause
+            is_models = kind is FailureKind.nonfinite and "(torch" in failure.cause
             return spec.export.optimize not in ("none", []) and kind in _MENDED_BY_NO_OPTIMIZE and not is_models
         case _:
             assert_never(rung)
@@ -261,5 +262,7 @@ def _tell_tried(failure: Failure, records: Sequence[RescueRecord]) -> Failure:
         return failure
     hint = f"{failure.hint} (tried in vain: {', '.join(record.rung for record in records)})"
     if failure.kind is FailureKind.parity_failed:
-        hint = _HOLDS_WITHOUT if records[0].helped else _FAILS_WITHOUT
+        # What the failure itself says to do is worth more than that the optimizer is not at fault.
+        own = "" if failure.hint == HINTS[failure.kind] else f"{failure.hint}; "
+        hint = _HOLDS_WITHOUT if records[0].helped else f"{own}{_FAILS_WITHOUT}"
     return dataclasses.replace(failure, hint=hint)

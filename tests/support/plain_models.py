@@ -147,6 +147,13 @@ class IsSlightlyOff(nn.Module):
         return y * 1.0001 if is_captured() else y
 
 
+class TakesLogarithm(nn.Module):
+    """Not a number for what is negative."""
+
+    def forward(self, x):
+        return torch.log(x)
+
+
 class Adds(nn.Module):
     """Makes the first axes of its arguments equal, whatever they are declared as."""
 
