@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -163,34 +164,47 @@ def misshapen() -> ExportSpec:
     return make_spec("plain_models.TakesLogarithm", outputs={"y": Output(shape=["n", 9])})
 
 
-def specs(path: Path) -> Iterator[tuple[str, ExportSpec]]:
+def quick_specs(path: Path) -> Iterator[tuple[str, ExportSpec]]:
     yield "nested", nested(fault=0.5)
     yield "joined", joined()
     yield "differing", differing(path)
+    yield "misdeclared", misdeclared()
+
+
+def slow_specs(path: Path) -> Iterator[tuple[str, ExportSpec]]:
     yield "numbered", numbered()
     yield "tied", tied(path)
     yield "slightly_off", slightly_off()
     yield "translated", translated()
     yield "added", added()
     yield "narrowed", make_spec("plain_models.BranchesOnSize")
-    yield "misdeclared", misdeclared()
     yield "misshapen", misshapen()
     yield "returns_more", make_spec("plain_models.ReturnsMore")
 
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory) -> dict[str, Reproduced]:
-    path = tmp_path_factory.mktemp("scripts")
-    results = {name: run_export(spec, path / name, threads=1) for name, spec in specs(path)}
-    scripts = {name: ExportDirectory(path / name).repro / "repro.py" for name in results}
+    path = tmp_path_factory.mktemp("quick")
+    results = {name: run_export(spec, path / name, threads=1) for name, spec in quick_specs(path)}
     failure = Failure(step=Step.parity, kind=FailureKind.parity_failed, cause="was wrong once", hint="")
     results["mended"] = describe_result(nested(), failure, 0.0)
-    scripts["mended"] = path / "mended.py"
-    scripts["mended"].write_text(render_script(results["mended"]))
-    ends = run([str(script) for script in scripts.values()], path)
+    (path / "mended" / "repro").mkdir(parents=True)
+    (path / "mended" / "repro" / "repro.py").write_text(render_script(results["mended"]))
+    return run_scripts(results, path)
+
+
+@pytest.fixture(scope="module")
+def reproduced_slowly(tmp_path_factory) -> dict[str, Reproduced]:
+    path = tmp_path_factory.mktemp("slow")
+    return run_scripts({name: run_export(spec, path / name, threads=1) for name, spec in slow_specs(path)}, path)
+
+
+def run_scripts(results: dict[str, ExportResult], path: Path) -> dict[str, Reproduced]:
+    scripts = [ExportDirectory(path / name).repro / "repro.py" for name in results]
+    ends = run([str(script) for script in scripts], path)
     return {
-        name: Reproduced(results[name], script.read_text(), *end)
-        for (name, script), end in zip(scripts.items(), ends, strict=True)
+        name: Reproduced(result, script.read_text(), *end)
+        for (name, result), script, end in zip(results.items(), scripts, ends, strict=True)
     }
 
 
@@ -209,21 +223,26 @@ def run(scripts: list[str], path: Path) -> list[tuple[int | str, str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-KINDS = {
+QUICK = {
     "nested": FailureKind.parity_failed,
     "joined": FailureKind.baked_branch,
     "differing": FailureKind.parity_failed,
-    "numbered": FailureKind.parity_failed,
-    "tied": FailureKind.parity_failed,
-    "slightly_off": FailureKind.parity_failed,
-    "translated": FailureKind.parity_failed,
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", QUICK)
 def test_the_script_measures_what_the_export_measured(reproduced, name):
-    found = reproduced[name]
-    assert found.result.failure.kind is KINDS[name]
+    assert_reproduced(reproduced[name], QUICK[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["numbered", "tied", "slightly_off", "translated"])
+def test_the_script_measures_what_the_export_measured_in_other_shapes(reproduced_slowly, name):
+    assert_reproduced(reproduced_slowly[name], FailureKind.parity_failed)
+
+
+def assert_reproduced(found: Reproduced, kind: FailureKind) -> None:
+    assert found.result.failure.kind is kind
     assert found.end == REPRODUCED
     assert found.shows(), found.printed
     assert "left out" not in found.text
@@ -238,11 +257,12 @@ def test_nested_arguments_that_are_right_end_well(reproduced):
 def test_sizes_are_computed_from_dims_and_keep_to_their_multiples(reproduced):
     text = reproduced["joined"].text
     assert "[sizes['n'], 2 * sizes['seq']]" in text
-    assert "CASE = ({'n': 3, 'seq': 8}" in text or "'seq': 8}" in text
+    assert re.search(r"^CASE = \(\{'n': \d, 'seq': 8\}", text, re.MULTILINE)
 
 
-def test_the_noise_floor_judges_in_the_script_as_in_the_export(reproduced):
-    found = reproduced["slightly_off"]
+@pytest.mark.slow
+def test_the_noise_floor_judges_in_the_script_as_in_the_export(reproduced_slowly):
+    found = reproduced_slowly["slightly_off"]
     [case] = [case for case in found.result.cases if case.name == found.result.divergence.case]
     [output] = case.outputs
     assert (output.num_mismatched, output.noise.verdict) == (0, "wrong")
@@ -257,17 +277,17 @@ def test_the_story_tells_of_the_ways_round_that_are_not_in_the_script(reproduced
     assert "program.optimize()" in found.text
 
 
-def test_two_dims_that_are_always_equal_are_shown(reproduced):
-    found = reproduced["added"]
+@pytest.mark.slow
+def test_two_dims_that_are_always_equal_are_shown(reproduced_slowly):
+    found = reproduced_slowly["added"]
     assert found.result.failure.kind is FailureKind.dim_conflict
-    if found.end == REPRODUCED:
-        assert "b, axis 0: declared m, captured n" in found.printed
-    else:
-        assert "Constraints violated" in str(found.end)
+    assert found.end == REPRODUCED
+    assert "b, axis 0: declared m, captured n" in found.printed
 
 
-def test_a_narrowed_dim_is_shown(reproduced):
-    found = reproduced["narrowed"]
+@pytest.mark.slow
+def test_a_narrowed_dim_is_shown(reproduced_slowly):
+    found = reproduced_slowly["narrowed"]
     assert found.result.failure.kind is FailureKind.dim_narrowed
     assert found.end == REPRODUCED
     assert "x, axis 0: declared n from 1 to 16, captured VR[4, int_oo]" in found.printed
@@ -280,23 +300,34 @@ def test_what_is_not_in_the_script_is_said_and_never_taken_for_well(reproduced):
     assert "#   left out  the comparison of names, dtypes and shapes" in found.text
 
 
-def test_another_failure_is_not_taken_for_the_one_that_was(reproduced):
-    found = reproduced["misshapen"]
+@pytest.mark.slow
+def test_another_failure_is_not_taken_for_the_one_that_was(reproduced_slowly):
+    found = reproduced_slowly["misshapen"]
     assert found.result.failure.kind is FailureKind.interface_mismatch
     assert found.end == "what failed goes through here, and then the outputs are wrong"
 
 
-def test_another_number_of_outputs_is_reproduced(reproduced):
-    found = reproduced["returns_more"]
+@pytest.mark.slow
+def test_another_number_of_outputs_is_reproduced(reproduced_slowly):
+    found = reproduced_slowly["returns_more"]
     assert found.result.failure.kind is FailureKind.interface_mismatch
     assert (found.end, found.printed) == (REPRODUCED, "forward returns 2 tensors, the graph 1\n")
     assert "left out" not in found.text
 
 
 def test_the_scripts_define_and_use_all_that_they_name(reproduced, tmp_path):
+    assert_clean(reproduced, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_other_scripts_define_and_use_all_that_they_name(reproduced_slowly, tmp_path):
+    assert_clean(reproduced_slowly, tmp_path)
+
+
+def assert_clean(reproduced: dict[str, Reproduced], path: Path) -> None:
     for name, found in reproduced.items():
-        (tmp_path / f"{name}.py").write_text(found.text)
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F,E9", str(tmp_path)]
+        (path / f"{name}.py").write_text(found.text)
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F,E9", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
