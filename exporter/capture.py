@@ -6,9 +6,10 @@ raise, and passes NaN and wrong shapes); optimizing is a step of its own.
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from exporter.structures import returns_containers
 from exporter.symbols import declared_axes, find_placeholders, map_symbols, parse_axis
 from exporter.translation_table import TranslationTable
 
-__all__ = ["UNBOUNDED", "Captured", "DimRange", "capture"]
+__all__ = ["UNBOUNDED", "Captured", "DimRange", "assume_ranges", "capture"]
 
 # torch stands infinity for "no upper bound"; no tensor axis reaches this.
 UNBOUNDED = 2**62
@@ -239,6 +240,22 @@ def _read_ranges(
         # What is computed from dims ranges as they do.
         if bounds is not None and dim in spec.model.dims:
             yield DimRange(dim, name, axis, max(0, _bound(bounds.lower)), _bound(bounds.upper))
+
+
+def assume_ranges(ranges: Iterable[DimRange]) -> list[Assumption]:
+    """The ranges in the form of assumptions: what parity misses beyond one is that range's doing."""
+    return [
+        Assumption(
+            f"{item.dim} from {item.min} to {item.max if item.max < UNBOUNDED else 'any'}",
+            (item.dim,),
+            partial(_is_within, item),
+        )
+        for item in ranges
+    ]
+
+
+def _is_within(item: DimRange, size: int) -> bool:
+    return item.min <= size <= item.max
 
 
 def _bound(value: Any) -> int:

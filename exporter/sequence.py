@@ -163,7 +163,7 @@ class _Attempt:
             records.extend(parity.run_cases(session, module, spec, made.cases, outputs))
             records[:] = noise_floor.settle(records, spec.parity)
             findings["dims"] = parity.prove_dims(spec, records)
-            parity.judge(records, made.assumptions)
+            parity.judge(records, [*made.assumptions, *capture.assume_ranges(made.ranges)])
         del session
         if spec.export.ort_optimized:
             ort_optimized.write_optimized(directory)

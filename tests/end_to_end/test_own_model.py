@@ -102,7 +102,7 @@ def test_only_what_passed_is_published(broken: Project) -> None:
 @pytest.mark.parametrize(
     ("model", "step", "kind", "cause"),
     [
-        ("branch", "parity", "dim_narrowed", "the graph holds for batch >"),
+        ("branch", "parity", "baked_branch", "the graph holds for batch from 3 to any only"),
         ("segfault", "capture", "crashed", "the worker died of SIGSEGV"),
         ("killed", "capture", "killed", "the worker died of SIGKILL"),
         ("exits", "capture", "exited_early", "exit status 0 and no result"),

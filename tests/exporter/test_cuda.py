@@ -9,7 +9,8 @@ import faulty_models
 import pytest
 
 import exporter
-from exporter import ConfigError, Device, cuda, export
+from exporter import ConfigError, Device, cuda
+from exporter.conductor import run_export
 
 WITH_CUDA = "from typing import Optional\n__version__ = '2.13.0+cu128'\ndebug = False\ncuda: Optional[str] = '12.8'\n"
 WITHOUT = "__version__ = '2.13.0+cpu'\ndebug = False\ncuda: Optional[str] = None\nhip: Optional[str] = None\n"
@@ -86,7 +87,7 @@ def test_a_library_call_without_a_gpu_is_refused_and_leaves_nothing(tmp_path):
     spec = faulty_models.make_spec()
     spec.export.device = Device.cuda
     with pytest.raises(ConfigError, match=r"^export.device: cuda, but .*; .*export.device=cpu$") as caught:
-        export(spec, tmp_path / "out")
+        run_export(spec, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 

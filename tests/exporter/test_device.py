@@ -177,13 +177,11 @@ def test_the_gpus_peaks_are_in_the_report_and_the_metrics(perceptron):
     assert collect_step_metrics(moved)["build_cuda_peak_bytes"] == MIB
 
 
-def test_the_repro_of_a_failure_on_the_gpu_runs_there():
+def test_the_repro_of_a_failure_on_the_gpu_says_that_it_runs_elsewhere():
     spec = faulty_models.make_spec()
     failure = make_failure(Step.parity, FailureKind.parity_failed, "planted")
     assert "cuda" not in render_script(describe_result(spec, failure, 0.0))
     spec.export.device = Device.cuda
     script = render_script(describe_result(spec, failure, 0.0))
     compile(script, "repro.py", "exec")
-    assert "    module = build().eval().to('cuda')\n" in script
-    assert ".to(torch.float32).to('cuda'),\n" in script
-    assert script.count("leaf.cpu().numpy()") == 2
+    assert "the GPU: all of this runs on the CPU" in " ".join(script.replace("#", " ").split())

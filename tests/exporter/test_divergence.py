@@ -241,7 +241,8 @@ def test_what_was_fixed_at_capture_is_no_fault_of_the_graph(tmp_path):
     result = run_export(faulty_models.make_spec(), tmp_path, plain_models.Ties(), threads=1)
     found = found_in(result)
     assert (found.finding, found.node) == (Finding.capture, "")
-    assert found.max_abs_diff == max(output.max_abs_diff for case in result.cases for output in case.outputs)
+    # The one is ONNX Runtime's difference from forward, the other the captured program's in torch.
+    assert found.max_abs_diff == pytest.approx(result.max_abs_diff)
     assert "something was fixed at capture" in result.failure.cause
 
 

@@ -98,8 +98,8 @@ def test_a_precision_converts_passes_and_keeps_the_interface(tmp_path, name, opt
     assert OPS[name].items() <= record.op_changes.items()
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == 19
-    assert not model.metadata_props
-    assert not ExportDirectory(tmp_path).scratch.exists()
+    assert {entry.key for entry in model.metadata_props} == {"modelpress.name", "modelpress.version"}
+    assert not ExportDirectory(tmp_path).temporary.exists()
 
 
 @pytest.mark.parametrize("name", CONVERTED)
@@ -154,7 +154,7 @@ def test_a_precision_that_applies_to_nothing_is_no_pass(tmp_path, name):
     failure = export_in(name, tmp_path, faulty_models.Doubles()).failure
     assert (failure.step, failure.kind) == (Step.optimize, FailureKind.precision_error)
     assert failure.cause.endswith("so nothing was converted")
-    assert not ExportDirectory(tmp_path).scratch.exists()
+    assert not ExportDirectory(tmp_path).temporary.exists()
 
 
 def test_whole_numbers_have_no_half_precision(tmp_path):

@@ -47,7 +47,10 @@ def explain_override(*overrides: str) -> str:
             ["+model=mlp", "tracking=of"],
             "tracking: there is no 'of'; did you mean 'off'? There are: local, off, server",
         ),
-        (["+model=mlp", "precision=int99"], "precision: there is no 'int99'; There are: fp32"),
+        (
+            ["+model=mlp", "precision=int99"],
+            "precision: there is no 'int99'; did you mean 'int8_weights'? There are: bf16, fp16, fp32, int8_dynamic, int8_weights",
+        ),
     ],
 )
 def test_what_hydra_cannot_compose_is_explained_by_key_value_and_nearest_name(overrides, message):
