@@ -121,11 +121,10 @@ def choose_output_names(exported: torch.export.ExportedProgram, spec: ExportSpec
         )
     if not declared:
         return names
-    if all(path and isinstance(path[0], pytree.MappingKey) for path in paths):
-        # Keys are names already; declared in another order they must not be given to each other's tensors.
-        if set(names) == set(declared):
-            return names
-    elif len(declared) == len(paths):
+    # Keys and fields are names already; declared in another order they must not be given to each other's tensors.
+    if set(names) == set(declared):
+        return names
+    if not all(path and isinstance(path[0], pytree.MappingKey) for path in paths) and len(declared) == len(paths):
         return declared
     raise StepError(
         FailureKind.interface_mismatch, f"forward returns {', '.join(names)}; the config declares {', '.join(declared)}"

@@ -122,7 +122,8 @@ def _call_factory(model: ModelSpec, case: Case) -> dict[str, torch.Tensor]:
         raise StepError(FailureKind.input_error, f"model.input_factory returns a {type(made).__name__}, not a dict")
     for name, tensor in made.items():
         _require_declared(model, case, name, tensor)
-    return made
+    # Memory of their own: of two inputs that share a tensor, capture sees one. Laid out as a caller's tensors are.
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in made.items()}
 
 
 def _require_declared(model: ModelSpec, case: Case, name: str, tensor: object) -> None:
@@ -135,6 +136,11 @@ def _require_declared(model: ModelSpec, case: Case, name: str, tensor: object) -
     if not isinstance(tensor, torch.Tensor):
         raise StepError(
             FailureKind.input_error, f"model.input_factory: {name!r} is a {type(tensor).__name__}, no tensor"
+        )
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise StepError(
+            FailureKind.input_error,
+            f"model.input_factory: {name!r} is a {tensor.layout} tensor on {tensor.device}; needed is a dense one on the CPU",
         )
     if tensor.dtype is not dtype or tuple(tensor.shape) != shape:
         raise StepError(

@@ -1,10 +1,12 @@
 """What forward can take and give back, each exported for real: nesting, None, scalars, dtypes, sizes, names."""
 
+import collections
 import dataclasses
 
 import faulty_models
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -245,6 +247,7 @@ def test_an_input_factory_makes_inputs_that_agree(tmp_path):
         ({"x": torch.zeros(1)}, "declared is torch.float32"),
         ({"x": 1}, "is a int, no tensor"),
         ([1], "returns a list, not a dict"),
+        ({"x": torch.zeros(4, 5).to_sparse()}, "torch.sparse_coo tensor on cpu"),
     ],
 )
 def test_what_an_input_factory_gives_wrongly_is_named(tmp_path, returned, words):
@@ -262,3 +265,46 @@ def test_a_file_without_the_array_or_of_another_rank_is_named(tmp_path):
         result = run(faulty_models.Doubles(), tmp_path / "out", {"x": Input(shape=["n", 5], fill=fill)})
         assert result.failure.kind is FailureKind.input_error
         assert words in result.failure.cause
+
+
+class Subtracts(nn.Module):
+    def forward(self, x, y):
+        return x * 2 - y
+
+
+def test_one_tensor_that_a_factory_gives_to_two_inputs_is_two_in_the_graph(tmp_path):
+    def make_shared(sizes, generator):
+        shared = torch.randn(sizes["n"], 3, generator=generator)
+        return {"x": shared, "y": shared}
+
+    faulty_models.make_shared = make_shared
+    inputs = {"x": Input(shape=["n", 3]), "y": Input(shape=["n", 3])}
+    passed(Subtracts(), tmp_path, inputs, input_factory={"_target_": "faulty_models.make_shared"})
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {"x": np.ones((2, 3), np.float32), "y": np.zeros((2, 3), np.float32)})
+    assert (found == 2).all()
+
+
+class Flattens(nn.Module):
+    def forward(self, x):
+        return x.view(-1) * 2
+
+
+def test_tensors_of_a_factory_are_laid_out_as_a_callers_are(tmp_path):
+    faulty_models.make_expanded = lambda sizes, generator: {"x": torch.ones(1, 3).expand(sizes["n"], 3)}
+    factory = {"_target_": "faulty_models.make_expanded"}
+    passed(Flattens(), tmp_path, {"x": Input(shape=["n", 3])}, input_factory=factory)
+
+
+Fields = collections.namedtuple("Fields", "logits hidden")
+
+
+class ReturnsFields(nn.Module):
+    def forward(self, x):
+        return Fields(x * 2, x * 3)
+
+
+def test_fields_declared_in_another_order_keep_their_own_names(tmp_path):
+    outputs = {name: faulty_models.Output() for name in ("hidden", "logits")}
+    result = passed(ReturnsFields(), tmp_path, {"x": Input(shape=["n", 3])}, outputs=outputs)
+    assert list(shapes(result.outputs)) == ["logits", "hidden"]
