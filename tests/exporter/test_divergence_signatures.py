@@ -12,10 +12,10 @@ from torch import nn
 from exporter import Dim, DType, ExportDirectory, FailureKind, Fill, FillKind, Input, sequence
 from exporter.conductor import run_export
 from exporter.errors import StepError
-from exporter.evidence import Finding
+from exporter.evidence import Finding, WeightsMode
 from exporter.failure_fingerprint import take_failure_fingerprint
 from exporter.failures import describe_failure
-from exporter.result import Step, WeightsMode
+from exporter.result import Step
 
 N = {"n": Dim(min=1, max=16, example=4)}
 
