@@ -140,7 +140,7 @@ def _require_declared(model: ModelSpec, case: Case, name: str, tensor: object) -
     if tensor.layout is not torch.strided or tensor.device.type != "cpu":
         raise StepError(
             FailureKind.input_error,
-            f"model.input_factory: {name!r} is a {tensor.layout} tensor on {tensor.device}; needed is a dense one on the CPU",
+            f"model.input_factory: {name!r} is a {tensor.layout} tensor on {tensor.device}, not a dense one on the CPU",
         )
     if tensor.dtype is not dtype or tuple(tensor.shape) != shape:
         raise StepError(

@@ -288,12 +288,12 @@ class FillsWithLeast(nn.Module):
 
 
 def test_a_forward_that_asks_for_its_dtype_forgives_no_wrong_export(tmp_path):
-    result = export(make_spec(), tmp_path, AsksForDtype().eval(), threads=1)
+    result = run_export(make_spec(), tmp_path, AsksForDtype().eval(), threads=1)
     assert result.failure.kind is FailureKind.parity_failed
 
 
 def test_a_number_that_only_float64_holds_is_no_measure_and_no_failure(tmp_path):
-    result = export(make_spec(), tmp_path, FillsWithLeast().eval(), threads=1)
+    result = run_export(make_spec(), tmp_path, FillsWithLeast().eval(), threads=1)
     assert (result.failure, result.cases[0].outputs[0].noise) == (None, None)
 
 

@@ -1,7 +1,7 @@
 """What forward can take and give back, each exported for real: nesting, None, scalars, dtypes, sizes, names."""
 
-import collections
 import dataclasses
+from typing import NamedTuple
 
 import faulty_models
 import numpy as np
@@ -296,7 +296,9 @@ def test_tensors_of_a_factory_are_laid_out_as_a_callers_are(tmp_path):
     passed(Flattens(), tmp_path, {"x": Input(shape=["n", 3])}, input_factory=factory)
 
 
-Fields = collections.namedtuple("Fields", "logits hidden")
+class Fields(NamedTuple):
+    logits: torch.Tensor
+    hidden: torch.Tensor
 
 
 class ReturnsFields(nn.Module):

@@ -50,8 +50,8 @@ def explain_override(*overrides: str) -> str:
         (
             ["+model=mlp", "precision=int99"],
             (
-                "precision: there is no 'int99'; did you mean 'int8_weights'? There are: bf16, fp16, fp32, int8_dynamic, "
-                "int8_weights"
+                "precision: there is no 'int99'; did you mean 'int8_weights'? There are: bf16, fp16, fp32, "
+                "int8_dynamic, int8_weights"
             ),
         ),
     ],
