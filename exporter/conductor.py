@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from exporter import memory
 from exporter.cuda import find_device_problem
 from exporter.directory import ExportDirectory, write_json
-from exporter.errors import ConfigError
+from exporter.errors import ConfigError, FailureKind
 from exporter.provenance import read_provenance
 from exporter.report import render_report
 from exporter.repro import write_bundle
@@ -91,12 +91,18 @@ def run_export(
     return result
 
 
+def _judge(failure: Failure | None) -> Status:
+    if failure is None:
+        return Status.passed
+    return Status.unproven if failure.kind is FailureKind.parity_unsupported else Status.failed
+
+
 def describe_result(spec: ExportSpec, failure: Failure | None, started: float, **findings: Any) -> ExportResult:
     """Put a result together; `started` is a time.time()."""
     ended = time.time()
     return ExportResult(
         spec=spec,
-        status=Status.passed if failure is None else Status.failed,
+        status=_judge(failure),
         failure=failure,
         started_at=datetime.fromtimestamp(started, UTC).isoformat(timespec="milliseconds"),
         ended_at=datetime.fromtimestamp(ended, UTC).isoformat(timespec="milliseconds"),

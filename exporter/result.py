@@ -59,6 +59,8 @@ class Status(StrEnum):
 
     passed = "passed"
     failed = "failed"
+    # Cannot tell: nothing was found wrong, and ONNX Runtime cannot run the file here, so nothing is proven.
+    unproven = "unproven"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ _STYLES = {
     Outcome.passed: "green",
     Outcome.up_to_date: "cyan",
     Outcome.failed: "bold red",
+    Outcome.unproven: "bold yellow",
     Outcome.cancelled: "yellow",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ExitCode, StorageError
 from exporter.provenance import read_commit
-from exporter.result import ExportResult, Status
+from exporter.result import ExportResult
 from exporter.versions import library_versions
 from pipeline.config import Config
 from pipeline.plan import PlannedExport
@@ -105,7 +105,7 @@ class Ledger:
 
 def record_result(plan: PlannedExport, result: ExportResult, directory: Path) -> ExportRecord:
     """The summary's line on an export that has a result, of this run or an earlier one."""
-    outcome = Outcome.passed if result.status is Status.passed else Outcome.failed
+    outcome = Outcome(result.status.value)
     return ExportRecord(
         id=result.id,
         model=result.spec.model.name,

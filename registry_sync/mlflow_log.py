@@ -28,14 +28,13 @@ from exporter.result import ExportResult
 from registry_sync.commands import show_command
 from registry_sync.metrics import collect_metrics, collect_step_metrics
 from registry_sync.options import TrackingOptions
-from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
+from registry_sync.record import ENDED, BatchRecord, ExportRecord, Outcome, RunDirectory
 from registry_sync.redaction import redact
 from registry_sync.summary import render_summary
 
 __all__ = ["default_uri", "log_batch", "open_store"]
 
 KEY_TAG = "modelpress.key"
-_LOGGED = (Outcome.passed, Outcome.failed)
 _MAX_PARAM = 6000
 _MAX_TAG = 8000
 
@@ -92,7 +91,7 @@ def log_batch(run: RunDirectory, record: BatchRecord, options: TrackingOptions) 
         )
         parent_id = parent.info.run_id
         for export in record.exports:
-            if export.outcome in _LOGGED:
+            if export.outcome in ENDED:
                 _log_export(client, experiment_id, parent_id, run, record, export)
         if parent.info.status == "RUNNING":
             _log_summary(client, parent_id, run, record)
@@ -108,7 +107,7 @@ def _log_summary(client: MlflowClient, run_id: str, run: RunDirectory, record: B
     client.set_tag(run_id, "mlflow.note.content", _cut(render_summary(record)))
     client.log_artifact(run_id, str(run.summary))
     client.log_artifact(run_id, str(run.events))
-    status = "FAILED" if record.count(Outcome.failed) else "FINISHED"
+    status = "FAILED" if record.count(Outcome.failed) + record.count(Outcome.unproven) else "FINISHED"
     client.set_terminated(run_id, status=status, end_time=_milliseconds(record.ended_at))
 
 

@@ -12,7 +12,7 @@ from exporter.plain_data import DataError, from_plain
 from exporter.result import ExportResult, Failure, Rung
 from registry_sync.options import TrackingOptions
 
-__all__ = ["BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
+__all__ = ["ENDED", "BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
 
 SCHEMA_VERSION = 1
 
@@ -23,12 +23,17 @@ class Outcome(StrEnum):
     passed = "passed"
     up_to_date = "up_to_date"
     failed = "failed"
+    unproven = "unproven"
     cancelled = "cancelled"
 
     @property
     def words(self) -> str:
         """As a person reads it."""
         return self.value.replace("_", " ")
+
+
+# Of an export that was carried out, and has a result of its own.
+ENDED = (Outcome.passed, Outcome.failed, Outcome.unproven)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +82,7 @@ class BatchRecord:
     @property
     def has_news(self) -> bool:
         """Whether any export was carried out; trackers do not hear of a batch in which nothing was due."""
-        return any(export.outcome in (Outcome.passed, Outcome.failed) for export in self.exports)
+        return any(export.outcome in ENDED for export in self.exports)
 
     def count(self, outcome: Outcome) -> int:
         return sum(1 for export in self.exports if export.outcome is outcome)

@@ -10,7 +10,7 @@ _HEADER = ("export", "outcome", "opset", "max_abs_diff", "peak, MiB", "size, KiB
 def render_summary(record: BatchRecord) -> str:
     """The counts, and a table with a row for each export, failed ones first."""
     counts = ", ".join(f"{record.count(outcome)} {outcome.words}" for outcome in Outcome if record.count(outcome))
-    rows = sorted(record.exports, key=lambda export: export.outcome is not Outcome.failed)
+    rows = sorted(record.exports, key=lambda export: export.outcome not in (Outcome.failed, Outcome.unproven))
     lines = [
         f"**{record.name}**: {counts}, in {record.duration_s:.1f} s",
         "",

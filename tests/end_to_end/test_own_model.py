@@ -74,6 +74,14 @@ def test_the_console_script_exports_a_module_of_the_users_folder(folder: Project
     assert "(code changed: my_models.py)" in again.stdout
 
 
+def test_what_onnx_runtime_cannot_run_is_unproven_and_not_published(folder: Project) -> None:
+    done = folder.run("+model=mlp", "precision=bf16")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "[1/1] unproven mlp-bf16 parity: parity_unsupported: " in " ".join(done.stdout.split())
+    assert folder.published() == set()
+    assert folder.outcomes() == {"mlp-bf16": "unproven"}
+
+
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """One batch with every way to go wrong, and two healthy models in it."""

@@ -232,8 +232,8 @@ def test_weights_that_do_not_fit_fail_to_build(tmp_path):
 
 def test_bfloat16_cannot_be_proven(tmp_path):
     spec = faulty_models.make_spec(inputs={"x": Input(["n", 8], DType.bfloat16)})
-    failure = failed(faulty_models.Doubles(), tmp_path, spec)
-    assert failure.kind is FailureKind.parity_unsupported
+    result = run_export(spec, tmp_path, faulty_models.Doubles(), threads=1)
+    assert (result.status, result.failure.kind) == (Status.unproven, FailureKind.parity_unsupported)
 
 
 def test_a_forward_that_ends_the_process_leaves_no_result(tmp_path):

@@ -191,6 +191,7 @@ def test_bfloat16_is_in_the_file_and_never_passes_unproven(tmp_path):
     module = Deep()
     result = export_in("bf16", tmp_path, module)
     assert (result.failure.step, result.failure.kind) == (Step.parity, FailureKind.parity_unsupported)
+    assert result.status is Status.unproven
     assert [tensor.dtype for tensor in (*result.inputs, *result.outputs)] == ["float32", "float32"]
     model = onnx.load(tmp_path / "model.onnx")
     assert {tensor.data_type for tensor in model.graph.initializer if tensor.dims} >= {onnx.TensorProto.BFLOAT16}
