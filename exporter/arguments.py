@@ -127,9 +127,18 @@ def nest(model: ModelSpec, values: Mapping[str, Any], *, with_constants: bool = 
     for name, item in model.inputs.items():
         _insert(top, argument_of(name, item), values[name])
     for path, value in model.constants.items():
-        _insert(top, path, value if with_constants else None)
+        _insert(top, path, value if with_constants else _blank(value))
     nested: dict[str, Any] = top.finish("")
     return nested
+
+
+def _blank(value: Any) -> Any:
+    """None in place of each constant; lists and dicts stay, for torch compares the structure."""
+    if isinstance(value, list):
+        return [_blank(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _blank(item) for key, item in value.items()}
+    return None
 
 
 def _insert(top: _Branch, path: str, value: Any) -> None:

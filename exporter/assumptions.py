@@ -14,10 +14,10 @@ from typing import Any
 import sympy
 import torch
 
-from exporter.cases import Case, all_sizes, count_input_elements
+from exporter.cases import Case, all_sizes, count_input_elements, has_sizes
 from exporter.errors import FailureKind, StepError
 from exporter.spec import Dim, ExportSpec
-from exporter.symbols import map_symbols
+from exporter.symbols import declared_axes, expression_of, map_symbols
 
 __all__ = ["BREAKS", "Assumption", "add_cases", "read_assumptions"]
 
@@ -54,7 +54,7 @@ class Assumption:
 def read_assumptions(
     exported: torch.export.ExportedProgram, spec: ExportSpec, placeholders: Mapping[str, str]
 ) -> list[Assumption]:
-    """The runtime assertions of a program as torch.export made it, before any decomposition.
+    """The runtime assertions of a program as torch.export made it, and the ranges of sizes computed from dims.
 
     Conditions on anything but the declared dims are left out: they come from values, not from shapes.
 
@@ -74,7 +74,28 @@ def read_assumptions(
             continue
         assumption = _make_assumption(expression, symbols)
         found.setdefault(assumption.text, assumption)
+    for condition in _read_computed_ranges(exported, spec, placeholders, symbols):
+        assumption = _make_assumption(condition, symbols)
+        found.setdefault(assumption.text, assumption)
     return list(found.values())
+
+
+def _read_computed_ranges(
+    exported: torch.export.ExportedProgram,
+    spec: ExportSpec,
+    placeholders: Mapping[str, str],
+    symbols: Mapping[sympy.Symbol, sympy.Expr],
+) -> Iterator[sympy.Basic]:
+    """The bounds of sizes that are computed from dims, which are no dim's own range."""
+    for _, _, declared, size in declared_axes(exported, spec, placeholders):
+        symbol = expression_of(size)
+        bounds = exported.range_constraints.get(symbol)
+        if bounds is None or declared in spec.model.dims:
+            continue
+        limits = [sympy.Ge(symbol, bounds.lower)]
+        if bounds.upper.is_Integer:
+            limits.append(sympy.Le(symbol, bounds.upper))
+        yield from (limit for limit in limits if limit.xreplace(dict(symbols)).free_symbols)
 
 
 def add_cases(spec: ExportSpec, cases: Sequence[Case], assumptions: Sequence[Assumption]) -> list[Case]:
@@ -114,7 +135,7 @@ def _find_broken(assumption: Assumption, spec: ExportSpec, example: Mapping[str,
     candidates = [_choose_candidates(spec.model.dims[name], num_candidates) for name in assumption.dims]
     for combination in itertools.product(*candidates):
         sizes = {**example, **dict(zip(assumption.dims, combination, strict=True))}
-        if not assumption.holds_for(sizes):
+        if has_sizes(spec.model, sizes) and not assumption.holds_for(sizes):
             yield sizes
 
 

@@ -17,6 +17,7 @@ import sympy
 import torch
 from torch import nn
 from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
+from torch.export.graph_signature import ConstantArgument, OutputKind, TensorArgument
 
 from exporter.arguments import Arguments, arguments_of, nest
 from exporter.assumptions import Assumption, read_assumptions
@@ -90,6 +91,7 @@ def capture(
             raise
     decomposed = program.exported_program
     assert decomposed is not None
+    _require_tensors(exported[-1] if exported else decomposed)
     names = arguments.arrange({name: name for name in spec.model.inputs}, with_constants=False)
     placeholders = find_placeholders(decomposed, names)
     ranges = list(_read_ranges(decomposed, spec, placeholders))
@@ -124,7 +126,7 @@ def _export(
         verbose=False,
         optimize=False,
         opset_version=spec.export.opset_version,
-        dynamic_shapes=_dynamic_shapes(spec),
+        dynamic_shapes=_dynamic_shapes(spec, arguments),
         custom_translation_table=table,
         report=True,
         artifacts_dir=artifacts,
@@ -134,7 +136,7 @@ def _export(
     return program
 
 
-def _dynamic_shapes(spec: ExportSpec) -> dict[str, Any]:
+def _dynamic_shapes(spec: ExportSpec, arguments: Arguments) -> dict[str, Any]:
     """For each argument of `forward`, which axes of its tensors stay dynamic; nested as the tensors are.
 
     `Dim.DYNAMIC`, which is also what a string stands for, makes torch raise where the model fixes an axis. A named
@@ -144,17 +146,32 @@ def _dynamic_shapes(spec: ExportSpec) -> dict[str, Any]:
         name: {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(item.shape) if isinstance(size, str)}
         for name, item in spec.model.inputs.items()
     }
-    return nest(spec.model, axes, with_constants=False)
+    shapes = nest(spec.model, axes, with_constants=False)
+    collected = [name for name in shapes if name not in arguments.parameters]
+    if collected:
+        # It checks these under the name of **kwargs in one place, and under their own in another.
+        raise StepError(
+            FailureKind.signature_mismatch,
+            f"forward takes {', '.join(collected)} by its **kwargs alone, which torch.export does not capture here",
+            "wrap the model in a module whose forward names them",
+        )
+    return shapes
 
 
 def _require_tensors(exported: torch.export.ExportedProgram) -> None:
-    for index, value in enumerate(exported.graph_signature.user_outputs):
-        if value is not None and not isinstance(value, str):
-            raise StepError(
-                FailureKind.interface_mismatch,
-                f"output {index} of forward is {value!r}, of type {type(value).__name__}, not a tensor",
-                "return tensors only, or None",
-            )
+    returned = [one.arg for one in exported.graph_signature.output_specs if one.kind is OutputKind.USER_OUTPUT]
+    for index, value in enumerate(returned):
+        if isinstance(value, TensorArgument) or (isinstance(value, ConstantArgument) and value.value is None):
+            continue
+        if isinstance(value, ConstantArgument):
+            found = f"{value.value!r}, of type {type(value.value).__name__}"
+        else:
+            found = "a number computed from sizes or values"
+        raise StepError(
+            FailureKind.interface_mismatch,
+            f"output {index} of forward is {found}, not a tensor",
+            "return tensors only, or None",
+        )
 
 
 @contextmanager

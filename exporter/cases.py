@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from exporter.axes import evaluate_axis
+from exporter.axes import AxisError, evaluate_axis
 from exporter.spec import Dim, ExportSpec, ModelSpec
 
-__all__ = ["Case", "all_sizes", "choose_cases", "count_input_elements", "resolve_shape"]
+__all__ = ["Case", "all_sizes", "choose_cases", "count_input_elements", "has_sizes", "resolve_shape"]
 
 # Sizes looked at on either side of the example, in search of one for the case in between.
 _MAX_CANDIDATES = 64
@@ -36,6 +36,14 @@ def all_sizes(dim: Dim) -> range:
 def resolve_shape(shape: list[int | str], sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The whole numbers that a declared shape stands for under the given sizes."""
     return tuple(evaluate_axis(axis, sizes) for axis in shape)
+
+
+def has_sizes(model: ModelSpec, sizes: Mapping[str, int]) -> bool:
+    """Whether the arithmetic in the inputs' shapes gives sizes here: `past - seq` may be less than 0."""
+    try:
+        return all(size >= 0 for item in model.inputs.values() for size in resolve_shape(item.shape, sizes))
+    except AxisError:
+        return False
 
 
 def choose_cases(spec: ExportSpec) -> list[Case]:

@@ -55,7 +55,7 @@ def _make_tensor(name: str, item: Input, case: Case, seed: int) -> torch.Tensor:
             value = {FillKind.ones: 1.0, FillKind.zeros: 0.0}.get(fill.kind, fill.value)
             return torch.full(shape, value, dtype=torch.float64).to(dtype)
         case FillKind.file:
-            return _fit(name, fill, _read_file(name, fill), shape).to(dtype)
+            return _cast(name, fill, _fit(name, fill, _read_file(name, fill), shape), dtype)
 
 
 def _draw(fill: Fill, shape: tuple[int, ...], generator: torch.Generator, *, is_complex: bool) -> torch.Tensor:
@@ -107,6 +107,21 @@ def _fit(name: str, fill: Fill, data: torch.Tensor, shape: tuple[int, ...]) -> t
         if data.shape[axis] != size:
             data = data.index_select(axis, torch.arange(size) % max(1, data.shape[axis]))
     return data.contiguous()
+
+
+def _cast(name: str, fill: Fill, data: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The data in the declared dtype; floats may be rounded, and nothing else may change."""
+    cast = data.real.to(dtype) if data.is_complex() and not dtype.is_complex else data.to(dtype)
+    if (
+        (dtype.is_floating_point and not data.is_complex())
+        or dtype.is_complex
+        or torch.equal(cast.to(data.dtype), data)
+    ):
+        return cast
+    raise StepError(
+        FailureKind.input_error,
+        f"input {name!r}: {fill.path} is {data.dtype}, declared is {dtype}, which does not hold its values",
+    )
 
 
 def _call_factory(model: ModelSpec, case: Case) -> dict[str, torch.Tensor]:

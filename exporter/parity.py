@@ -209,11 +209,13 @@ def run_torch(
     try:
         with torch.inference_mode():
             returned = module(*call.args, **call.kwargs)
-    except torch.OutOfMemoryError:
-        # The GPU's: no fault of forward.
+    except (MemoryError, torch.OutOfMemoryError):
+        # No fault of forward.
         raise
-    except RuntimeError as error:
-        raise StepError(FailureKind.forward_error, f"PyTorch in case {_describe(case)}: {error}") from error
+    except Exception as error:
+        # What a model raises itself at a size: a division by zero, an index that is not there.
+        kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+        raise StepError(FailureKind.forward_error, f"PyTorch in case {_describe(case)}: {kind}{error}") from error
     leaves = pytree.tree_leaves(open_dataclasses(returned))
     return [to_array(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 

@@ -26,6 +26,8 @@ def _expand(kind: str, declared: dict[str, Declared]) -> dict[str, Declared]:
     expanded: dict[str, Declared] = {}
     for name, item in declared.items():
         if item.repeat is None:
+            if name in expanded:
+                raise ConfigError(f"model.{kind}.{name}: a repeated one comes to the same name")
             expanded[name] = item
             continue
         place = f"model.{kind}.{name}"
@@ -37,6 +39,8 @@ def _expand(kind: str, declared: dict[str, Declared]) -> dict[str, Declared]:
                 raise ConfigError(f"{key}: {text!r} is repeated and needs {_INDEX} where its number goes")
         for index in range(item.repeat):
             changes = {"repeat": None} if argument is None else {"repeat": None, "argument": _number(argument, index)}
+            if _number(name, index) in expanded:
+                raise ConfigError(f"{place}: number {index} comes to a name that is taken, {_number(name, index)}")
             expanded[_number(name, index)] = replace(item, **changes)
     return expanded
 

@@ -15,7 +15,7 @@ from exporter.arguments import Call
 from exporter.axes import evaluate_axis, names_in_axis
 from exporter.spec import ExportSpec
 
-__all__ = ["declared_axes", "find_placeholders", "map_symbols", "parse_axis", "rename_size"]
+__all__ = ["declared_axes", "expression_of", "find_placeholders", "map_symbols", "parse_axis", "rename_size"]
 
 
 def find_placeholders(exported: torch.export.ExportedProgram, names: Call) -> dict[str, str]:

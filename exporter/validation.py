@@ -7,11 +7,13 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 from exporter.arguments import ArgumentError, nest
 from exporter.axes import AxisError, evaluate_axis, names_in_axis
+from exporter.cases import choose_cases
 from exporter.errors import ConfigError
 from exporter.spec import Device, Dim, DType, ExportOptions, ExportSpec, Fill, FillKind, ModelSpec, PassName, Precision
 from exporter.suggestion import suggest
@@ -27,6 +29,8 @@ PROVEN_OPSETS = (18, 25)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # numpy's generator takes no more.
 _MAX_SEED = 2**32
+# Longer than any axis in memory, short of what Python cannot take the length of.
+_MAX_SIZE = 2**40
 _COMPLEX = (DType.complex64, DType.complex128)
 _FLOATS = (
     DType.float8_e4m3fn,
@@ -58,6 +62,16 @@ def require_valid(spec: ExportSpec, *, has_module: bool = False) -> None:
 
 def find_problems(spec: ExportSpec, *, has_module: bool = False) -> Iterator[str]:
     """Each problem as a line: the key, what is wrong with its value, and what is right."""
+    found = False
+    for problem in _find_spec_problems(spec, has_module=has_module):
+        found = True
+        yield problem
+    if not found:
+        # The cases take it that all else is right.
+        yield from _find_case_problems(spec)
+
+
+def _find_spec_problems(spec: ExportSpec, *, has_module: bool) -> Iterator[str]:
     for key, name in (("id", spec.id), ("model.name", spec.model.name)):
         if not _NAME.fullmatch(name):
             yield f"{key}: {name!r} must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit"
@@ -116,6 +130,8 @@ def _find_source_problems(source: dict[str, Any], *, has_module: bool) -> Iterat
 
 
 def _find_model_problems(model: ModelSpec) -> Iterator[str]:
+    for key in ("constants", "input_factory"):
+        yield from _find_nonfinite(f"model.{key}", getattr(model, key))
     if not 0 <= model.seed < _MAX_SEED:
         yield f"model.seed: {model.seed} must be at least 0 and less than 2**32"
     yield from _find_hash_problems(model)
@@ -124,19 +140,29 @@ def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     yield from _find_dim_problems(model)
     yield from _find_argument_problems(model)
     used: set[str] = set()
+    yield from _find_name_problems(model)
     for name, item in model.inputs.items():
         place = f"model.inputs.{name}"
         yield from _find_shape_problems(f"{place}.shape", item.shape, model)
         yield from _find_fill_problems(f"{place}.fill", item.fill, item.dtype)
         used.update(_names_in_shape(item.shape))
     for name, output in model.outputs.items():
-        if name in model.inputs:
-            yield f"model.outputs.{name}: an input has the same name"
         if output.shape is not None:
             yield from _find_shape_problems(f"model.outputs.{name}.shape", output.shape, model)
     for name in model.dims:
         if name not in used:
             yield f"model.dims.{name}: no input's shape has this dim"
+
+
+def _find_name_problems(model: ModelSpec) -> Iterator[str]:
+    for kind, names in (("inputs", model.inputs), ("outputs", model.outputs)):
+        # ONNX takes the empty name for "not given".
+        yield from (
+            f"model.{kind}: {name!r} is no name" for name in names if not name.strip() or not name.isprintable()
+        )
+    for name in model.outputs:
+        if name in model.inputs:
+            yield f"model.outputs.{name}: an input has the same name"
 
 
 def _names_in_shape(shape: list[int | str]) -> Iterator[str]:
@@ -167,10 +193,14 @@ def _find_nonfinite(place: str, node: object) -> Iterator[str]:
 def _find_dim_problems(model: ModelSpec) -> Iterator[str]:
     for name, dim in model.dims.items():
         place = f"model.dims.{name}"
-        if not name.isidentifier():
+        if not name.isidentifier() or iskeyword(name):
             yield f"{place}: {name!r} must be a name of letters, digits and '_', not beginning with a digit"
+            continue
         if dim.min < 0:
             yield f"{place}.min: {dim.min} must be at least 0"
+        if dim.max >= _MAX_SIZE:
+            yield f"{place}.max: {dim.max} must be less than 2**40"
+            continue
         if dim.multiple_of < 1:
             yield f"{place}.multiple_of: {dim.multiple_of} must be at least 1"
             continue
@@ -189,6 +219,8 @@ def _find_shape_problems(place: str, shape: list[int | str], model: ModelSpec) -
             yield f"{place}: {axis!r} is neither a whole number nor the name of a dim"
         elif isinstance(axis, int) and axis < 0:
             yield f"{place}: {axis} is negative"
+        elif isinstance(axis, int) and axis >= _MAX_SIZE:
+            yield f"{place}: {axis} is too long for an axis; it must be less than 2**40"
         elif isinstance(axis, str):
             yield from _find_axis_problems(place, axis, model)
 
@@ -223,6 +255,28 @@ def _find_size_problems(place: str, axis: str, dims: dict[str, Dim]) -> Iterator
             yield f"{place}: {axis!r} is {size} where {key} is taken of each dim"
 
 
+def _find_case_problems(spec: ExportSpec) -> Iterator[str]:
+    """Arithmetic that gives no size between the ends of the dims' ranges, in one of the cases."""
+    place, hint = "model.inputs", "narrow the dims, or declare the size as a dim of its own"
+    try:
+        cases = choose_cases(spec)
+    except AxisError as error:
+        yield f"{place}: {error} within the ranges of its dims; {hint}"
+        return
+    for name, item in spec.model.inputs.items():
+        for axis in (axis for axis in item.shape if isinstance(axis, str)):
+            for case in cases:
+                try:
+                    size = evaluate_axis(axis, case.sizes)
+                    problem = f"{axis!r} is {size}" if size < 0 else ""
+                except AxisError as error:
+                    problem = str(error)
+                if problem:
+                    at = ", ".join(f"{dim}={case.sizes[dim]}" for dim in names_in_axis(axis))
+                    yield f"{place}.{name}.shape: {problem} at {at}; {hint}"
+                    break
+
+
 def _find_argument_problems(model: ModelSpec) -> Iterator[str]:
     try:
         nest(model, dict.fromkeys(model.inputs))
@@ -253,3 +307,22 @@ def _find_fill_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
         yield f"{place}: low {fill.low:g} must be less than high {fill.high:g}"
     if fill.kind is FillKind.randint and (fill.low % 1 or fill.high % 1):
         yield f"{place}: randint needs whole numbers for low and high"
+    yield from _find_range_problems(place, fill, dtype)
+
+
+def _find_range_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
+    """Values that the dtype does not hold; torch would wrap them round, or cut them."""
+    low, high = _integer_range(dtype)
+    if fill.kind is FillKind.randint and not (low <= fill.low and fill.high - 1 <= high):
+        yield f"{place}: low {fill.low:g} and high {fill.high:g} are beyond {dtype.value}, {low} to {high}"
+    if fill.kind is FillKind.constant and dtype not in _FLOATS and (fill.value % 1 or not low <= fill.value <= high):
+        yield f"{place}.value: {fill.value:g} is none of the whole numbers of {dtype.value}, {low} to {high}"
+
+
+def _integer_range(dtype: DType) -> tuple[int, int]:
+    """The values of an integer dtype; of any other than bool those of int64, in which they are drawn."""
+    if dtype is DType.bool:
+        return 0, 1
+    bits = 64 if dtype in _FLOATS else int(dtype.value.removeprefix("u").removeprefix("int"))
+    # Drawn in int64, whatever the dtype.
+    return (0, 2 ** min(bits, 63) - 1) if dtype.value.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

@@ -104,3 +104,30 @@ def test_sizes_too_large_to_try_are_a_failure() -> None:
     with pytest.raises(StepError, match=r"batch\*time <= 4000.*parity\.max_input_elements=100") as raised:
         add_cases(spec, choose_cases(spec), [assumption])
     assert raised.value.kind is FailureKind.dim_narrowed
+
+
+class OverFourHundred(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] <= 400 else x * 3
+
+
+@pytest.mark.parametrize("axis", ["2*a", "a + b"])
+def test_a_branch_on_a_computed_size_is_refused_where_its_other_side_cannot_be_tried(tmp_path: Path, axis: str):
+    spec = make_spec()
+    spec.model.dims = {name: Dim(min=1, max=10**6, example=4) for name in ("a", "b")[: 1 + (axis == "a + b")]}
+    spec.model.inputs = {"x": Input([axis])}
+    spec.parity = ParityOptions(max_input_elements=100)
+    failure = export(spec, tmp_path, OverFourHundred(), threads=1).failure
+    assert failure is not None
+    assert failure.kind is FailureKind.dim_narrowed
+    assert "<= 400" in failure.cause
+
+
+def test_a_branch_on_a_computed_size_is_caught_where_its_other_side_is_tried(tmp_path: Path):
+    spec = make_spec()
+    spec.model.dims = {"a": Dim(min=1, max=10**6, example=4)}
+    spec.model.inputs = {"x": Input(["2*a"])}
+    spec.parity = ParityOptions(max_input_elements=1000)
+    failure = export(spec, tmp_path, OverFourHundred(), threads=1).failure
+    assert failure is not None
+    assert failure.kind is FailureKind.baked_branch

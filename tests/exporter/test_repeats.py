@@ -35,3 +35,13 @@ def test_a_repeat_without_a_number_is_refused(name, item, words):
     with pytest.raises(ConfigError) as raised:
         expand_repeats(model_of(name, item))
     assert words in str(raised.value)
+
+
+def test_a_repeat_that_comes_to_a_name_that_is_taken_is_refused():
+    item = Input(shape=[1], argument="a[{i}]", repeat=2)
+    for first, second in (
+        ({"key_1": Input(shape=[1])}, {"key_{i}": item}),
+        ({"key_{i}": item}, {"key_1": Input(shape=[1])}),
+    ):
+        with pytest.raises(ConfigError, match="key_1"):
+            expand_repeats(ModelSpec(name="m", source={}, inputs={**first, **second}))

@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exporter import Dim, DType, Fill, FillKind, Input, Status
+from exporter.cases import Case
 from exporter.conductor import run_export
-from exporter.errors import FailureKind
+from exporter.errors import FailureKind, StepError
+from exporter.inputs import make_inputs
 
 N = {"n": Dim(min=1, max=16, example=4)}
 
@@ -310,3 +312,78 @@ def test_fields_declared_in_another_order_keep_their_own_names(tmp_path):
     outputs = {name: faulty_models.Output() for name in ("hidden", "logits")}
     result = passed(ReturnsFields(), tmp_path, {"x": Input(shape=["n", 3])}, outputs=outputs)
     assert list(shapes(result.outputs)) == ["logits", "hidden"]
+
+
+class TakesAnyKeyword(nn.Module):
+    def forward(self, x, options=None, **others):
+        return x * options["scale"][0] - others.get("bias", 0)
+
+
+def test_constants_in_containers_pass(tmp_path):
+    passed(TakesAnyKeyword(), tmp_path, {"x": Input(shape=["n", 3])}, constants={"options": {"scale": [2.0, 3.0]}})
+
+
+def test_an_input_that_forward_takes_by_its_kwargs_alone_is_named(tmp_path):
+    inputs = {"x": Input(shape=["n", 3]), "bias": Input(shape=["n", 3])}
+    failure = run(TakesAnyKeyword(), tmp_path, inputs, constants={"options": {"scale": [2.0]}}).failure
+    assert failure.kind is FailureKind.signature_mismatch
+    assert "takes bias by its **kwargs alone" in failure.cause
+
+
+class Returns(nn.Module):
+    def __init__(self, extra):
+        super().__init__()
+        self.extra = extra
+
+    def forward(self, x):
+        return x * 2, self.extra(x)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (lambda x: 3, "output 1 of forward is 3, of type int"),
+        (lambda x: "hi", "output 1 of forward is 'hi', of type str"),
+        (lambda x: x.shape[0], "output 1 of forward is a number computed from sizes or values"),
+    ],
+)
+def test_an_output_that_is_no_tensor_is_named(tmp_path, extra, words):
+    failure = run(Returns(extra), tmp_path, {"x": Input(shape=["n", 3])}).failure
+    assert failure.kind is FailureKind.interface_mismatch
+    assert words in failure.cause
+
+
+class DividesBySize(nn.Module):
+    def forward(self, x):
+        return x / (12 // x.shape[0])
+
+
+def test_a_size_that_forward_itself_fails_at_is_told_as_forwards_failure(tmp_path):
+    dims = {"n": Dim(min=0, max=8, example=4)}
+    failure = run(DividesBySize(), tmp_path, {"x": Input(shape=["n", 3])}, dims).failure
+    assert failure.kind is FailureKind.forward_error
+    assert "PyTorch in case minimum (n=0): ZeroDivisionError" in failure.cause
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "ok"),
+    [
+        ([1.0, 2.0], DType.int64, True),
+        ([1.5, 2.0], DType.int64, False),
+        ([300, 1], DType.int8, False),
+        ([0, 1], DType.bool, True),
+        ([0, 2], DType.bool, False),
+        ([1j, 2], DType.float32, False),
+        ([0.1, 0.2], DType.float16, True),
+    ],
+)
+def test_a_file_whose_values_the_dtype_does_not_hold_is_refused(tmp_path, values, dtype, ok):
+    np.save(tmp_path / "data.npy", np.array(values))
+    item = Input(shape=["n"], dtype=dtype, fill=Fill(kind=FillKind.file, path=str(tmp_path / "data.npy")))
+    model = faulty_models.make_spec(inputs={"x": item}).model
+    case = Case("example", {"n": 4}, 0)
+    if ok:
+        assert make_inputs(model, case)["x"].dtype is getattr(torch, dtype.value)
+    else:
+        with pytest.raises(StepError, match="which does not hold its values"):
+            make_inputs(model, case)

@@ -307,3 +307,67 @@ def test_a_hash_that_is_none_is_refused(value):
 def test_a_hash_of_no_weights_is_refused():
     (problem,) = problems_after(lambda spec: setattr(spec.model, "weights_sha256", "aB" * 32))
     assert problem == "model.weights_sha256: there is no model.weights that could have it"
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (
+            Input(["a"], DType.int8, Fill(FillKind.constant, value=300)),
+            "none of the whole numbers of int8, -128 to 127",
+        ),
+        (Input(["a"], DType.int64, Fill(FillKind.constant, value=2.7)), "none of the whole numbers of int64"),
+        (Input(["a"], DType.uint8, Fill(FillKind.randint, low=-5, high=5)), "are beyond uint8, 0 to 255"),
+        (Input(["a"], DType.bool, Fill(FillKind.randint, low=0, high=3)), "are beyond bool, 0 to 1"),
+        (Input(["a"], DType.int64, Fill(FillKind.randint, low=0, high=1e30)), "are beyond int64"),
+        (Input(["a", "a - 7"], DType.float32), "'a - 7' is -2 where min is taken"),
+        (Input(["a", "10//(a - 8) + 20"], DType.float32), "divides by zero at a=8"),
+        (Input(["a", "(a - 9)*(a - 6)*4 + 2"], DType.float32), "is -6 at a=7"),
+        (Input(["a", 2**40], DType.float32), "is too long for an axis"),
+    ],
+)
+def test_what_no_tensor_can_have_is_refused(item, words):
+    def change(spec):
+        spec.model.dims = {"a": Dim(min=5, max=64, example=7)}
+        spec.model.inputs = {"x": item}
+        spec.model.outputs = {}
+
+    (problem,) = problems_after(change)
+    assert words in problem
+
+
+def test_the_ends_of_each_dtype_are_no_problem():
+    def change(spec):
+        spec.model.dims = {}
+        spec.model.outputs = {}
+        spec.model.inputs = {
+            "a": Input([1], DType.int8, Fill(FillKind.randint, low=-128, high=128)),
+            "b": Input([1], DType.uint8, Fill(FillKind.constant, value=255)),
+            "c": Input([1], DType.bool, Fill(FillKind.randint, low=0, high=2)),
+        }
+
+    assert problems_after(change) == []
+
+
+def test_a_range_that_python_cannot_count_is_refused():
+    def change(spec):
+        spec.model.dims["n"] = Dim(min=1, max=10**19, example=4)
+
+    assert problems_after(change) == [f"model.dims.n.max: {10**19} must be less than 2**40"]
+
+
+def test_numbers_that_json_has_no_word_for_are_refused_in_constants_and_factories_too():
+    def change(spec):
+        spec.model.constants = {"scale": float("nan")}
+        spec.model.input_factory = {"_target_": "a.b", "high": float("inf")}
+
+    keys = [problem.partition(":")[0] for problem in problems_after(change)]
+    assert keys == ["model.constants.scale", "model.input_factory.high"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\n"])
+def test_a_name_that_onnx_does_not_have_is_refused(name):
+    def change(spec):
+        spec.model.outputs = {name: Output()}
+
+    assert problems_after(change) == [f"model.outputs: {name!r} is no name"]
