@@ -32,6 +32,9 @@ def optimize(program: torch.onnx.ONNXProgram, spec: ExportSpec, scratch: Path) -
     if spec.precision.name in QUANTIZED and not {PassName.default, PassName.fold_constants} & {*names}:
         # Weights are captured with a Transpose behind them, and the quantizers pass over what is not constant.
         names.append(PassName.fold_constants)
+    if spec.precision.name is PrecisionName.fp16 and not {PassName.default, PassName.lift_constants} & {*names}:
+        # The converter takes the value of a Constant for half precision and leaves it as it is.
+        names.append(PassName.lift_constants)
     if names:
         separate_outputs(program.model.graph)
     yield from run_passes(program, names)

@@ -11,6 +11,7 @@ from torch import nn
 from exporter.cases import Case
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind, StepError
+from exporter.noise_floor import settle
 from exporter.parity import judge, open_session, run_cases
 from exporter.result import TensorRecord
 from exporter.spec import ExportSpec
@@ -57,7 +58,7 @@ def prove_optimized(
     outputs: Sequence[TensorRecord],
     threads: int,
 ) -> None:
-    """Load the file again and hold it against the eager module on the example, by the gates of the precision.
+    """Load the file again and hold it against the eager module on the example, by the same gates and noise floor.
 
     Args:
         directory: Holds the file.
@@ -72,7 +73,7 @@ def prove_optimized(
     """
     try:
         session = open_session(directory.ort_model, prepack=False, threads=threads)
-        judge(list(run_cases(session, module, spec, [example], list(outputs))))
+        judge(settle(list(run_cases(session, module, spec, [example], list(outputs))), spec.parity))
     except StepError as error:
         cause = f"{directory.ort_model.name}: {error.cause}"
         raise StepError(error.kind, cause, "try export.ort_optimized=false") from error

@@ -17,7 +17,6 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
-from exporter.failures import HINTS
 from exporter.result import Failure, RescueRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepFailed, StepRecorder
@@ -262,7 +261,11 @@ def _tell_tried(failure: Failure, records: Sequence[RescueRecord]) -> Failure:
         return failure
     hint = f"{failure.hint} (tried in vain: {', '.join(record.rung for record in records)})"
     if failure.kind is FailureKind.parity_failed:
-        # What the failure itself says to do is worth more than that the optimizer is not at fault.
-        own = "" if failure.hint == HINTS[failure.kind] else f"{failure.hint}; "
-        hint = _HOLDS_WITHOUT if records[0].helped else f"{own}{_FAILS_WITHOUT}"
+        hint = _HOLDS_WITHOUT if records[0].helped else _tell_fails_without(failure.hint)
     return dataclasses.replace(failure, hint=hint)
+
+
+def _tell_fails_without(hint: str) -> str:
+    # To leave out the passes has just been tried; to loosen the gates is no advice where the search found no place.
+    is_idle = any(advice in hint for advice in ("export.optimize=none", "precision.rtol"))
+    return _FAILS_WITHOUT if is_idle else f"{_FAILS_WITHOUT}; {hint}"

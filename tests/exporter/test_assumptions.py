@@ -117,7 +117,7 @@ def test_a_branch_on_a_computed_size_is_refused_where_its_other_side_cannot_be_t
     spec.model.dims = {name: Dim(min=1, max=10**6, example=4) for name in ("a", "b")[: 1 + (axis == "a + b")]}
     spec.model.inputs = {"x": Input([axis])}
     spec.parity = ParityOptions(max_input_elements=100)
-    failure = export(spec, tmp_path, OverFourHundred(), threads=1).failure
+    failure = run_export(spec, tmp_path, OverFourHundred(), threads=1).failure
     assert failure is not None
     assert failure.kind is FailureKind.dim_narrowed
     assert "<= 400" in failure.cause
@@ -128,6 +128,6 @@ def test_a_branch_on_a_computed_size_is_caught_where_its_other_side_is_tried(tmp
     spec.model.dims = {"a": Dim(min=1, max=10**6, example=4)}
     spec.model.inputs = {"x": Input(["2*a"])}
     spec.parity = ParityOptions(max_input_elements=1000)
-    failure = export(spec, tmp_path, OverFourHundred(), threads=1).failure
+    failure = run_export(spec, tmp_path, OverFourHundred(), threads=1).failure
     assert failure is not None
     assert failure.kind is FailureKind.baked_branch

@@ -7,7 +7,7 @@ import pytest
 from exporter import Device, ExportDirectory, FailureKind, Input, export, sequence
 from exporter.build import build_module
 from exporter.cuda import why_no_cuda
-from exporter.result import Finding
+from exporter.evidence import Finding
 
 NO_GPU = why_no_cuda()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(NO_GPU), reason=NO_GPU)]

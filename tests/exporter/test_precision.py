@@ -220,3 +220,15 @@ def test_the_other_precisions_capture_the_module_itself(name):
 
 def test_float32_has_no_conversion(tmp_path):
     assert [record.name for record in export_in("fp32", tmp_path).passes] == ["default"]
+
+
+@pytest.mark.parametrize("optimize", ["none", ["fold_constants"]])
+@pytest.mark.parametrize("name", CONVERTED)
+def test_a_precision_holds_whatever_passes_are_asked_for(tmp_path, name, optimize):
+    # Attention has constants that stand in nodes of their own until a pass lifts them.
+    spec = faulty_models.make_spec(inputs={"x": Input(["n", 5, 8])})
+    spec.precision, spec.export.optimize = shipped(name), optimize
+    torch.manual_seed(0)
+    result = run_export(spec, tmp_path, faulty_models.Encodes(), threads=1)
+    assert (result.status, result.failure, result.rescues) == (Status.passed, None, [])
+    assert result.passes[-1].name == f"precision_{name}"
