@@ -150,12 +150,22 @@ class ExportDirectory:
 
     def clear(self) -> None:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
-        shutil.rmtree(self.scratch.path, ignore_errors=True)
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        written = (self.result, *self.model_files, self.report, self.torch_report)
-        for path in (*written, self.current_step, self.first_failure):
+        self.clear_unfinished()
+        for path in (self.result, *self.model_files, self.report, self.torch_report):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.repro, ignore_errors=True)
+
+    def clear_unfinished(self) -> None:
+        """Remove what is of use only while a worker lives: notes on where it is, and files as large as the model."""
+        for path in (
+            self.scratch.path,
+            self.temporary,
+            *self.path.glob(".torchscript-*"),
+            *self.path.glob(".dynamo-*"),
+        ):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.current_step, self.first_failure):
+            path.unlink(missing_ok=True)
 
     def read_spec(self) -> ExportSpec:
         return from_plain(ExportSpec, read_json(self.spec))

@@ -45,8 +45,7 @@ def fail_result(
     failure = put_first(directory.read_first_failure(), make_failure(directory.read_current_step(), kind, cause))
     result = describe_result(spec, failure, time.time() - duration_s, provenance=read_provenance(directory))
     try:
-        directory.current_step.unlink(missing_ok=True)
-        directory.first_failure.unlink(missing_ok=True)
+        directory.clear_unfinished()
         write_result(directory, result)
     except OSError as error:
         if not is_storage_error(error):

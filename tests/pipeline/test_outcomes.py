@@ -154,3 +154,18 @@ def test_a_worker_that_died_in_a_rescue_does_not_hide_what_failed_first(director
 def test_a_first_failure_that_cannot_be_read_is_none(directory):
     directory.first_failure.write_text("{")
     assert collect_result(SPEC, end(directory, Ending.timed_out, 60)).failure.kind is FailureKind.timeout
+
+
+def test_what_a_dead_worker_left_half_done_is_removed_and_its_log_is_kept(directory):
+    # As large as the model each, and MLflow would log them.
+    halves = (directory.scratch.model, directory.temporary / "model.onnx", directory.path / ".dynamo-x1" / "model.onnx")
+    for path in halves:
+        path.parent.mkdir()
+        path.touch()
+    directory.current_step.write_text("capture")
+    directory.log.touch()
+    result = collect_result(SPEC, end(directory, Ending.signalled, 9))
+    assert result.failure.step is Step.capture
+    assert not any(path.parent.exists() for path in halves)
+    assert not directory.current_step.exists()
+    assert directory.log.exists()
