@@ -27,7 +27,8 @@ def can_prepack(mode: WeightsMode, files: Iterable[FileRecord]) -> bool:
     Prepacking copies the weights into memory. Streamed ones may have been streamed because there is no room for
     them, so above 1 GiB they stay mapped, and the result says that the latency is that of mapped weights.
     """
-    return mode is not WeightsMode.streamed or sum(file.size_bytes for file in files) <= _MAX_PREPACKED_BYTES
+    size_bytes = sum(file.size_bytes for file in files if file.path in ("model.onnx", "model.onnx.data"))
+    return mode is not WeightsMode.streamed or size_bytes <= _MAX_PREPACKED_BYTES
 
 
 def measure_latency(

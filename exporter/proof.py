@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from exporter import noise_floor, parity
+from exporter import device, noise_floor, parity
 from exporter.cases import Case, choose_cases
 from exporter.check import check
 from exporter.conductor import describe_result
@@ -40,14 +40,17 @@ def prove(directory: ExportDirectory, result: ExportResult, module: nn.Module, t
     op_counts: dict[str, int] = {}
     records: list[CaseRecord] = []
     dims: list[DimRecord] = []
+    ort_providers: list[str] = []
     failure = None
     try:
         with recorder.step(Step.check):
             # The captured ranges were held against the declared dims when the program was exported.
             graph = check(directory.model, spec, (), cases)
             inputs, outputs, op_counts = graph.inputs, graph.outputs, graph.op_counts
-        with recorder.step(Step.parity):
-            session = parity.open_session(directory.model, prepack=False, threads=threads)
+        with recorder.step(Step.parity), device.exact_float32(spec.export.device):
+            providers = device.choose_providers(spec.export.device)
+            session = parity.open_session(directory.model, prepack=False, threads=threads, providers=providers)
+            ort_providers = session.get_providers()
             records.extend(parity.run_cases(session, module, spec, cases, outputs))
             records[:] = noise_floor.settle(records, spec.parity)
             dims = parity.prove_dims(spec, records)
@@ -67,6 +70,7 @@ def prove(directory: ExportDirectory, result: ExportResult, module: nn.Module, t
         outputs=outputs,
         op_counts=op_counts,
         cases=records,
+        ort_providers=ort_providers,
         dims=dims,
         divergence=None,
         files=directory.record_files(),

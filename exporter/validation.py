@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from keyword import iskeyword
-from pathlib import Path
 from typing import Any
 
 from exporter.arguments import ArgumentError, nest
 from exporter.axes import AxisError, evaluate_axis, names_in_axis
 from exporter.cases import choose_cases
 from exporter.errors import ConfigError
-from exporter.spec import Device, Dim, DType, ExportOptions, ExportSpec, Fill, FillKind, ModelSpec, PassName, Precision
+from exporter.fill_validation import find_fill_problems
+from exporter.spec import Device, Dim, ExportOptions, ExportSpec, ModelSpec, PassName, Precision
 from exporter.suggestion import suggest
 
 __all__ = ["OPSET_RANGE", "PROVEN_OPSETS", "find_pass_problems", "find_problems", "require_valid"]
@@ -31,17 +31,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_SEED = 2**32
 # Longer than any axis in memory, short of what Python cannot take the length of.
 _MAX_SIZE = 2**40
-_COMPLEX = (DType.complex64, DType.complex128)
-_FLOATS = (
-    DType.float8_e4m3fn,
-    DType.float8_e5m2,
-    DType.float16,
-    DType.bfloat16,
-    DType.float32,
-    DType.float64,
-    *_COMPLEX,
-)
-_FILL_FILES = (".npy", ".npz", ".safetensors")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -144,7 +133,7 @@ def _find_model_problems(model: ModelSpec) -> Iterator[str]:
     for name, item in model.inputs.items():
         place = f"model.inputs.{name}"
         yield from _find_shape_problems(f"{place}.shape", item.shape, model)
-        yield from _find_fill_problems(f"{place}.fill", item.fill, item.dtype)
+        yield from find_fill_problems(f"{place}.fill", item.fill, item.dtype)
         used.update(_names_in_shape(item.shape))
     for name, output in model.outputs.items():
         if output.shape is not None:
@@ -288,41 +277,3 @@ def _find_argument_problems(model: ModelSpec) -> Iterator[str]:
         for name, item in items.items():
             if item.repeat is not None:
                 yield f"model.{kind}.{name}.repeat: call exporter.expand_repeats on the model first"
-
-
-def _find_fill_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
-    if fill.kind is FillKind.normal and dtype not in _FLOATS:
-        yield f"{place}.kind: normal does not fit {dtype.value}; use randint, arange, ones, zeros or constant"
-    if fill.kind is FillKind.uniform and dtype not in _FLOATS:
-        yield f"{place}.kind: uniform does not fit {dtype.value}; use randint"
-    if fill.kind is FillKind.file and Path(fill.path or "").suffix not in _FILL_FILES:
-        yield f"{place}.path: {fill.path!r} is not a {', '.join(_FILL_FILES)} file"
-    if fill.kind is not FillKind.file and (fill.path is not None or fill.key is not None):
-        yield f"{place}: path and key are for kind: file"
-    nonfinite = [key for key in ("low", "high", "value") if not math.isfinite(getattr(fill, key))]
-    if nonfinite:
-        yield from (f"{place}.{key}: {getattr(fill, key)} must be a finite number" for key in nonfinite)
-        return
-    if fill.kind in (FillKind.uniform, FillKind.randint) and fill.low >= fill.high:
-        yield f"{place}: low {fill.low:g} must be less than high {fill.high:g}"
-    if fill.kind is FillKind.randint and (fill.low % 1 or fill.high % 1):
-        yield f"{place}: randint needs whole numbers for low and high"
-    yield from _find_range_problems(place, fill, dtype)
-
-
-def _find_range_problems(place: str, fill: Fill, dtype: DType) -> Iterator[str]:
-    """Values that the dtype does not hold; torch would wrap them round, or cut them."""
-    low, high = _integer_range(dtype)
-    if fill.kind is FillKind.randint and not (low <= fill.low and fill.high - 1 <= high):
-        yield f"{place}: low {fill.low:g} and high {fill.high:g} are beyond {dtype.value}, {low} to {high}"
-    if fill.kind is FillKind.constant and dtype not in _FLOATS and (fill.value % 1 or not low <= fill.value <= high):
-        yield f"{place}.value: {fill.value:g} is none of the whole numbers of {dtype.value}, {low} to {high}"
-
-
-def _integer_range(dtype: DType) -> tuple[int, int]:
-    """The values of an integer dtype; of any other than bool those of int64, in which they are drawn."""
-    if dtype is DType.bool:
-        return 0, 1
-    bits = 64 if dtype in _FLOATS else int(dtype.value.removeprefix("u").removeprefix("int"))
-    # Drawn in int64, whatever the dtype.
-    return (0, 2 ** min(bits, 63) - 1) if dtype.value.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

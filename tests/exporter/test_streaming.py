@@ -295,7 +295,10 @@ def test_a_checkpoint_that_changes_during_the_export_fails_it(tmp_path, how):
     ],
 )
 def test_large_streamed_weights_are_not_prepacked(mode, size, expected):
-    files = [FileRecord(path="model.onnx", size_bytes=0, sha256=""), FileRecord(path="d", size_bytes=size, sha256="")]
+    files = [
+        FileRecord(path="model.onnx", size_bytes=0, sha256=""),
+        FileRecord(path="model.onnx.data", size_bytes=size, sha256=""),
+    ]
     assert can_prepack(mode, files) is expected
 
 
