@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 _SEARCHED = (FailureKind.parity_failed, FailureKind.nonfinite, FailureKind.interface_mismatch)
 _MAX_SUSPECTS = 8
+# Of an output's largest element: 1e-3 of it in float32.
+_MOST_ROUNDINGS = 1e4
 
 _HINTS = {
     Finding.capture: "a value or a branch of forward was fixed at capture: make it an input, or a tensor operation",
@@ -135,6 +137,9 @@ class DivergenceSearch:
             divergence = Divergence(finding=Finding.runtime, summary=summary, case=case.name)
         elif is_about_form:
             summary = "the values are the same: what the graph says of its outputs is wrong"
+            divergence = Divergence(finding=Finding.unknown, summary=summary, case=case.name)
+        elif before is not None and _is_beyond_rounding(wanted, actual):
+            summary = "all values that can be compared agree; the fault is behind them, or in what the passes made new"
             divergence = Divergence(finding=Finding.unknown, summary=summary, case=case.name)
         elif before is not None:
             divergence = _describe_rounding(before, self.model, case)
@@ -250,6 +255,17 @@ def _largest_difference(wanted: list[NDArray[Any]], found: list[NDArray[Any]]) -
     pairs = [(one, two) for one, two in zip(wanted, found, strict=False) if one.shape == two.shape and one.size]
     largest = max((float(np.abs(one.astype(float) - two.astype(float)).max()) for one, two in pairs), default=None)
     return largest if largest is not None and np.isfinite(largest) else None
+
+
+def _is_beyond_rounding(wanted: list[NDArray[Any]], actual: list[NDArray[Any]]) -> bool:
+    """Whether an output is further off than rounding that adds up over a deep model comes to."""
+    for one, two in zip(wanted, actual, strict=False):
+        if one.shape == two.shape and one.dtype.kind == "f" and one.size:
+            largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
+            difference = _largest_difference([one], [two])
+            if difference is None or difference > _MOST_ROUNDINGS * np.finfo(one.dtype).eps * largest:
+                return True
+    return False
 
 
 def _unknown(case: Case, reason: str) -> Divergence:

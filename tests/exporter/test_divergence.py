@@ -10,6 +10,7 @@ from pathlib import Path
 import faulty_models
 import numpy as np
 import onnx
+import onnx_ir as ir
 import plain_models
 import pytest
 import torch
@@ -315,3 +316,18 @@ def test_measure_sees_another_shape():
     comparison = bisection.measure("x", node, torch.zeros(2, 3), np.zeros((3, 2), np.float32))
     assert comparison.parts
     assert (comparison.expected, comparison.actual) == ("float32[2, 3]", "float32[3, 2]")
+
+
+def test_a_gross_fault_behind_all_values_that_can_be_compared_is_not_called_rounding(tmp_path, monkeypatch):
+    def negate(program, spec, scratch):
+        graph = program.model.graph
+        node = ir.node("Neg", [graph.outputs[0]])
+        node.outputs[0].shape, node.outputs[0].type = graph.outputs[0].shape, graph.outputs[0].type
+        graph.append(node)
+        graph.outputs[0] = node.outputs[0]
+        return []
+
+    monkeypatch.setattr("exporter.sequence.optimize.optimize", negate)
+    result = run_export(faulty_models.make_spec(), tmp_path, faulty_models.Perceptron(), threads=1)
+    assert found_in(result).finding is Finding.unknown
+    assert "rtol" not in result.failure.hint
