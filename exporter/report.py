@@ -103,7 +103,15 @@ def _render_signature(result: ExportResult) -> str:
     return _table(
         "Signature",
         ("", "name", "dtype", "shape"),
-        (*rows("input", result.inputs), *rows("output", result.outputs)),
+        (
+            *rows("input", result.inputs),
+            # What forward was given that is no tensor, and the graph cannot be given any more.
+            *(
+                ("baked", path, type(value).__name__, repr(value))
+                for path, value in result.spec.model.constants.items()
+            ),
+            *rows("output", result.outputs),
+        ),
     )
 
 

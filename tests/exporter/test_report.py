@@ -153,3 +153,10 @@ def test_why_there_is_no_noise_floor_is_told_once(perceptron):
     text = render_report(replace(perceptron.result, cases=cases))
     assert "No noise floor from case example on: no \\| room." in text
     assert "## Noise floor" not in text
+
+
+def test_constants_are_said_to_be_baked(perceptron):
+    model = replace(perceptron.spec.model, constants={"scale": 2.5, "mask": None})
+    lines = render_report(replace(perceptron.result, spec=replace(perceptron.spec, model=model))).splitlines()
+    assert "| baked | scale | float | 2.5 |" in lines
+    assert "| baked | mask | NoneType | None |" in lines
