@@ -96,9 +96,9 @@ FAULTS = [
     (faulty_models.NeedsEvenSize, Step.parity, FailureKind.forward_error, "PyTorch in case minimum (n=1): shape '["),
     (
         faulty_models.ReturnsSize,
-        Step.parity,
+        Step.capture,
         FailureKind.interface_mismatch,
-        "forward returns 1 tensors, the graph gives output_0, output_1",
+        "output 1 of forward is",
     ),
 ]
 
