@@ -29,6 +29,7 @@ from exporter.evidence import CaseRecord, Divergence, Finding
 from exporter.failures import one_line
 from exporter.inputs import make_inputs
 from exporter.parity import run_torch, worst_miss
+from exporter.sessions import make_options
 from exporter.spec import ExportSpec
 from exporter.trace import Trace, locate_module, locate_source
 
@@ -166,11 +167,8 @@ class DivergenceSearch:
 
     def _run_file(self, feeds: dict[str, NDArray[Any]], level: ort.GraphOptimizationLevel) -> list[NDArray[Any]]:
         """The outputs of the file as it stands."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
+        options = make_options(self.threads)
         options.graph_optimization_level = level
-        options.add_session_config_entry("session.disable_prepacking", "1")
         session = ort.InferenceSession(
             str(self.model), options, providers=list(choose_providers(self.spec.export.device))
         )

@@ -18,6 +18,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from exporter import arrays
 from exporter.device import CPU_PROVIDERS
+from exporter.sessions import make_options
 
 __all__ = ["flatten_inputs", "replay", "run_graph", "to_tensor"]
 
@@ -45,10 +46,7 @@ def run_graph(
     del graph.graph.output[:]
     # Without a type: ONNX Runtime infers it.
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    options = make_options(threads)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
     session = ort.InferenceSession(graph.SerializeToString(), options, providers=list(providers))
     return arrays.run_session(session, feeds)

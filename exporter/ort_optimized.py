@@ -14,6 +14,7 @@ from exporter.errors import FailureKind, StepError
 from exporter.noise_floor import settle
 from exporter.parity import judge, open_session, run_cases
 from exporter.result import TensorRecord
+from exporter.sessions import make_options
 from exporter.spec import ExportSpec
 
 __all__ = ["prove_optimized", "write_optimized"]
@@ -31,9 +32,7 @@ def write_optimized(directory: ExportDirectory) -> None:
     Raises:
         StepError: ONNX Runtime cannot write the file.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options = make_options(1, prepack=True)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(directory.ort_model)
     if directory.model_data.exists():

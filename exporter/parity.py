@@ -25,6 +25,7 @@ from exporter.float64_run import Float64Run
 from exporter.inputs import make_inputs
 from exporter.noise_floor import measure_noise
 from exporter.result import TensorRecord
+from exporter.sessions import make_options
 from exporter.spec import ExportSpec, NoiseFloor, PrecisionName
 from exporter.structures import open_dataclasses
 
@@ -45,14 +46,8 @@ def open_session(
     Raises:
         StepError: ONNX Runtime does not implement an operator of the graph for its types, or refuses the file.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Errors come as exceptions; warnings about the graph would only fill the log.
-    options.log_severity_level = 3
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
-        return ort.InferenceSession(str(path), options, providers=list(providers))
+        return ort.InferenceSession(str(path), make_options(threads, prepack=prepack), providers=list(providers))
     except ort_errors.NotImplemented as error:
         raise StepError(FailureKind.parity_unsupported, str(error)) from error
     except (
