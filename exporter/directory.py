@@ -121,6 +121,11 @@ class ExportDirectory:
         return self.path / "worker.log"
 
     @property
+    def earlier_log(self) -> Path:
+        """Of the first try, where there was a second."""
+        return self.path / "worker-1.log"
+
+    @property
     def current_step(self) -> Path:
         """The step at work, for progress displays and for who finds the worker dead."""
         return self.path / "current_step"

@@ -40,6 +40,7 @@ class ExitCode(IntEnum):
     STORAGE = 5
     SYNC_BEHIND = 6
     INTEGRITY = 7
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

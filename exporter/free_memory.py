@@ -7,34 +7,31 @@ from pathlib import Path
 
 import psutil
 
+from exporter.control_group import find_groups
+
 __all__ = ["read_free_bytes"]
 
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUP = Path("/proc/self/cgroup")
+# The limit, the use, and in memory.stat the cached pages within the use: of control groups of version 2 and 1.
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def read_free_bytes() -> int:
     """What is free of the machine's memory, or of the control group's where that is less (a container, a job)."""
-    return min([int(psutil.virtual_memory().available), *_read_group_rooms()])
+    rooms = [room for group in find_groups() for names in _FILES if (room := _read_room(group, *names)) is not None]
+    return min([int(psutil.virtual_memory().available), *rooms])
 
 
-def _read_group_rooms() -> list[int]:
-    """What each control group (version 2) around this process has left; none where there is no limit."""
+def _read_room(group: Path, limit_name: str, use_name: str, cache_name: str) -> int | None:
+    """What a control group has left; None where it has no limit."""
     try:
-        own = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return []
-    group = _GROUPS / own.lstrip("/")
-    rooms = []
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(_GROUPS):
-            break
-        try:
-            limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        if limit != "max":
-            # Cached file pages count as used, and make way when memory is asked for.
-            rooms.append(int(limit) - int(used) + int(stat.get("inactive_file", 0)))
-    return rooms
+        limit, used = ((group / name).read_text().strip() for name in (limit_name, use_name))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    if limit == "max":
+        return None
+    # Cached file pages count as used, and make way when memory is asked for.
+    return int(limit) - int(used) + int(stat.get(cache_name, 0))

@@ -1,12 +1,16 @@
-"""Ties a process to the one that started it, by the kernel, so that no kill of the latter leaves it behind."""
+"""What the kernel is to do with a process that serves another one: end it with that one, and for that one."""
 
 import ctypes
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["die_with_parent"]
+__all__ = ["die_with_parent", "offer_to_be_killed_first"]
 
 _PR_SET_PDEATHSIG = 1
+# Half of the machine's memory, as the kernel weighs it (proc_pid_oom_score_adj(5)).
+_OOM_SCORE_ADJ = "500"
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -18,3 +22,9 @@ def die_with_parent(parent: int | None = None) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
+
+
+def offer_to_be_killed_first() -> None:
+    """Have the kernel choose this process, and not the one that it serves, when memory runs out."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJ)

@@ -12,6 +12,7 @@ import time
 import traceback
 from contextlib import suppress
 from multiprocessing import forkserver, parent_process
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from exporter.conductor import describe_result, run_export, write_result
@@ -19,7 +20,7 @@ from exporter.cuda import hide_gpus
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import is_storage_error, make_failure, put_first
-from exporter.lifeline import die_with_parent
+from exporter.lifeline import die_with_parent, offer_to_be_killed_first
 from exporter.provenance import read_provenance
 from exporter.spec import Device
 
@@ -35,7 +36,7 @@ STATUS_STORAGE = 74
 _STATUS_BUG = 70
 
 
-def run_worker(path: str, threads: int) -> None:
+def run_worker(path: str, threads: int, output: Connection) -> None:
     """Run the export whose spec lies in a directory, then end this process.
 
     Exit status 0 says only that a result was written; the result says how the export went.
@@ -43,9 +44,10 @@ def run_worker(path: str, threads: int) -> None:
     Args:
         path: The export's directory.
         threads: Of torch and ONNX Runtime.
+        output: Takes what is printed; who started us writes it to the log.
     """
     directory = ExportDirectory(Path(path))
-    _detach(directory)
+    _detach(directory, output)
     status = _STATUS_BUG
     try:
         status = _run(directory, threads)
@@ -58,25 +60,25 @@ def run_worker(path: str, threads: int) -> None:
         os._exit(status)
 
 
-def _detach(directory: ExportDirectory) -> None:
+def _detach(directory: ExportDirectory, output: Connection) -> None:
     """Leave the parent's terminal and session: output goes to the log, Ctrl-C goes to the parent alone."""
     os.setsid()
     _die_with_the_batch()
+    offer_to_be_killed_first()
     # What the model starts inherits this, and is found by it if it outlives the worker.
     os.environ[DIRECTORY_VARIABLE] = str(directory.path)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    log_file = os.open(directory.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(log_file, 1)
-    os.dup2(log_file, 2)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
     for number, name in ((1, "stdout"), (2, "stderr")):
         setattr(
             sys, name, os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
         )
     # A copy of its own: the stacks at a crash, or at a time-out, reach the log even if the model closes fd 2.
-    crash_log = os.fdopen(os.dup(log_file), "w")
+    crash_log = os.fdopen(os.dup(output.fileno()), "w")
     faulthandler.enable(crash_log)
     faulthandler.register(signal.SIGUSR1, crash_log, all_threads=True)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,20 +1,21 @@
 """One invocation from start to end: plan, run workers, publish what passed, bring the trackers up to date."""
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError, ExitCode, FailureKind
 from exporter.failures import is_storage_error
 from exporter.result import ExportResult, Status
 from exporter.spec import ExportSpec
+from pipeline.admission import find_budget
 from pipeline.config import Config
 from pipeline.display import Display
-from pipeline.executor import Ended, Executor, Started, Task
+from pipeline.executor import Ended, Ending, Executor, Pulse, Started, Task
+from pipeline.expectation import expect, find_recent_runs
+from pipeline.interruption import Interruption, Stopped
 from pipeline.ledger import Ledger, record_cancelled, record_result
 from pipeline.local_executor import LocalExecutor, count_cores
 from pipeline.lock import lock_output
@@ -25,7 +26,7 @@ from registry_sync.metrics import collect_metrics
 from registry_sync.record import BatchRecord, ExportRecord
 from registry_sync.tracker import Tracker
 
-__all__ = ["Job", "run_batch"]
+__all__ = ["Job", "make_executor", "run_batch"]
 
 # Failed exports that are told one by one; standard error shall stay under 15 lines.
 _MAX_FAILURES = 5
@@ -39,94 +40,154 @@ class Job:
     config: Config
 
 
-class Terminated(BaseException):
-    """SIGTERM reached us; like Ctrl-C, it must pass every `except Exception`."""
-
-
-def run_batch(jobs: Sequence[Job], command: Sequence[str]) -> ExitCode:
+def run_batch(jobs: Sequence[Job], command: Sequence[str], executor: Executor | None = None) -> ExitCode:
     """Export what is not up to date, and say how it went.
 
     Args:
         jobs: At least one; they have to agree on the settings of the run (executor, tracking, output).
         command: The command line's arguments, for the record.
+        executor: Runs the workers, in the place of the one that the config asks for.
 
     Raises:
         ModelpressError: Nothing could be started: the jobs contradict each other, the output is locked or not
             writable.
     """
     config = _common_settings(jobs)
+    executor = executor or make_executor(config)
     specs = [job.spec for job in jobs]
     require_sound(specs)
     exports = Path(config.output.exports)
-    with lock_output(exports):
-        planned = plan_exports(specs, exports, force=config.force)
-        with _sigterm_raises():
-            return _Batch(config, planned, command).run()
+    with Interruption(lambda: executor.close(at_once=True)) as interruption:
+        try:
+            with lock_output(exports):
+                planned = plan_exports(specs, exports, force=config.force)
+                return _Batch(config, planned, command, executor, interruption).run()
+        except Stopped as stopped:
+            # Before anything had begun.
+            return stopped.code
+        finally:
+            executor.close()
 
 
 class _Batch:
     """The parts of one invocation and how they work together."""
 
-    def __init__(self, config: Config, planned: Sequence[PlannedExport], command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        planned: Sequence[PlannedExport],
+        command: Sequence[str],
+        executor: Executor,
+        interruption: Interruption,
+    ) -> None:
         self._config = config
         self._planned = planned
         self._due = {plan.spec.id: plan for plan in planned if plan.reason}
         self._exports = Path(config.output.exports)
+        recent = find_recent_runs(Path(config.output.runs)) if self._due else []
+        self._expected = {name: expect(plan.spec, self._exports, recent) for name, plan in self._due.items()}
+        self._executor = executor
+        self._interruption = interruption
         self._ledger = Ledger(config, planned, command)
         self._display = Display(len(planned))
         self._tracker = Tracker(config.tracking)
+        # How often each export has been begun.
+        self._num_tries = dict.fromkeys(self._due, 0)
 
     def run(self) -> ExitCode:
-        stopped_by = ExitCode.OK
+        problem: OSError | None = None
         self._ledger.open()
         self._display.begin()
         try:
-            self._report_up_to_date()
-            if self._due:
-                self._tracker.begin()
-                self._run_workers()
-        except KeyboardInterrupt:
-            stopped_by = ExitCode.INTERRUPTED
-        except Terminated:
-            stopped_by = ExitCode.TERMINATED
+            with self._interruption.deferred():
+                self._report_up_to_date()
+                if self._due:
+                    self._tracker.begin()
+                    self._run_workers()
+        except OSError as error:
+            # What is published is whole, and what is not recorded was not published in this run.
+            if not is_storage_error(error):
+                raise
+            problem = error
         finally:
             self._display.close()
-        for name, plan in self._due.items():
-            if name not in self._ledger.records:
-                self._report(record_cancelled(plan, self._ledger.run.export_directory(name)))
-        record = self._ledger.close(stopped_by or self._judge())
-        self._display.show_table(record)
+        return self._end(problem)
+
+    def _end(self, problem: OSError | None) -> ExitCode:
+        """Record what became of the batch, and bring the trackers up to date unless it was stopped."""
+        stopped_by = self._interruption.code
+        record = self._close_ledger(stopped_by or (ExitCode.STORAGE if problem else self._judge()))
         code = ExitCode(record.exit_code)
-        if stopped_by:
+        self._display.show_table(record)
+        if problem is not None:
+            self._display.complain(f"the batch was stopped: {problem}")
+        if stopped_by or problem:
             self._display.say(f"stopped; what is finished is kept in {self._exports}/")
             if record.has_news and self._config.tracking.mlflow:
                 self._display.say(f"to log it to MLflow: python -m registry_sync sync {self._ledger.run.path}")
         else:
-            code = self._track(record)
+            try:
+                code = self._track(record)
+            except Stopped as stopped:
+                code = stopped.code
+                self._display.say(f"stopped; to finish: python -m registry_sync sync {self._ledger.run.path}")
         self._point_to_failures(record)
         return code
+
+    def _close_ledger(self, code: ExitCode) -> BatchRecord:
+        for name, plan in self._due.items():
+            if name not in self._ledger.records:
+                record = record_cancelled(plan, self._ledger.run.export_directory(name), self._num_tries[name])
+                self._report(record)
+        return self._ledger.close(code)
 
     def _report_up_to_date(self) -> None:
         for plan in self._planned:
             if plan.published is not None:
                 if not self._metrics_file(plan.spec.id).exists():
                     self._write_metrics(plan.published)
-                self._report(record_result(plan, plan.published, self._exports / plan.spec.id))
+                self._report(record_result(plan, plan.published, self._exports / plan.spec.id, 0))
 
     def _run_workers(self) -> None:
-        tasks = [Task(name, self._ledger.run.export_directory(name)) for name in self._due]
-        with closing(_make_executor(self._config).run(tasks)) as events:
+        """Run what is due, the longest first; then once more, each alone, what may do better so."""
+        due = sorted(self._due, key=lambda name: -(self._expected[name].duration_s or float("inf")))
+        again = self._run_round(due, alone=False)
+        for name in again:
+            # The log of the first try says why there is a second.
+            directory = ExportDirectory(self._ledger.run.export_directory(name))
+            directory.clear()
+            if directory.log.exists():
+                directory.log.rename(directory.earlier_log)
+        self._run_round(again, alone=True)
+
+    def _run_round(self, names: Sequence[str], *, alone: bool) -> list[str]:
+        """Run a worker for each; returns those that are to be tried again."""
+        tasks = [
+            Task(name, self._ledger.run.export_directory(name), self._expected[name].memory_bytes) for name in names
+        ]
+        again = []
+        with closing(self._executor.run(tasks, alone=alone)) as events:
             for event in events:
                 if isinstance(event, Started):
+                    self._num_tries[event.task.id] += 1
                     self._ledger.log_event("export_started", export=event.task.id)
                     self._display.show_started(event.task)
-                elif isinstance(event, Ended):
-                    self._finish(self._due[event.task.id], event)
-                else:
-                    self._display.refresh()
+                elif isinstance(event, Pulse):
+                    self._display.refresh(event)
+                elif self._finish(self._due[event.task.id], event):
+                    again.append(event.task.id)
+                if self._interruption.code is not None:
+                    break
+        return [] if self._interruption.code is not None else again
 
-    def _finish(self, plan: PlannedExport, ended: Ended) -> None:
+    def _finish(self, plan: PlannedExport, ended: Ended) -> bool:
+        """Publish an export that passed and record how it ended; True if it is to be tried once more instead."""
         result = collect_result(plan.spec, ended)
+        num_tries = self._num_tries[plan.spec.id]
+        if result.failure is not None and num_tries == 1 and _may_do_better(result.failure.kind, ended):
+            self._ledger.log_event("export_retried", export=plan.spec.id, cause=result.failure.cause)
+            self._display.show_retried(ended.task, result.failure)
+            return True
         directory = ended.task.directory
         if result.status is Status.passed:
             result = self._publish(plan, result, ended)
@@ -135,7 +196,8 @@ class _Batch:
             self._write_metrics(result)
         # exports/ shows the last good result of an export; this is the one of this run.
         write_json(self._ledger.run.result(plan.spec.id), result)
-        self._report(record_result(plan, result, directory))
+        self._report(record_result(plan, result, directory, num_tries))
+        return False
 
     def _publish(self, plan: PlannedExport, result: ExportResult, ended: Ended) -> ExportResult:
         """Publish an export; returns its result, which is a failed one if that did not work."""
@@ -205,17 +267,14 @@ def _common_settings(jobs: Sequence[Job]) -> Config:
     return first
 
 
-def _make_executor(config: Config) -> Executor:
-    return LocalExecutor(config.executor.workers or count_cores(), config.executor.timeout_s)
+def make_executor(config: Config) -> Executor:
+    """The executor that a config asks for."""
+    options = config.executor
+    return LocalExecutor(options.workers or count_cores(), options.timeout_s, find_budget(options.memory_budget))
 
 
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _may_do_better(kind: FailureKind, ended: Ended) -> bool:
+    """Whether a failure is one that another try may not have; the same code at the same sizes fails the same way."""
+    if ended.ending is Ending.lost:
+        return True
+    return kind is FailureKind.out_of_memory and not ended.was_alone

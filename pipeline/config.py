@@ -44,6 +44,8 @@ class ExecutorOptions:
     workers: int | None = None
     # An export that takes longer is ended, in seconds.
     timeout_s: float = 1800.0
+    # What all workers together may be expected to need, for example 12GiB; null: most of what is free at the start.
+    memory_budget: str | None = None
 
 
 @dataclass

@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from exporter.directory import ExportDirectory
-from pipeline.executor import Task
+from exporter.result import Failure
+from pipeline.executor import Pulse, Task
 from registry_sync.record import BatchRecord, ExportRecord, Outcome
 
 __all__ = ["Display"]
@@ -86,7 +87,13 @@ class Display:
             self._progress.update(self._total, description="exports")
             self._rows[task.id] = (self._progress.add_task(f"  {task.id}", total=None), task)
 
-    def refresh(self) -> None:
+    def show_retried(self, task: Task, failure: Failure) -> None:
+        row = self._rows.pop(task.id, None)
+        if self._progress is not None and row is not None:
+            self._progress.remove_task(row[0])
+        self.say(f"{task.id} is tried once more, alone: {failure}", "yellow")
+
+    def refresh(self, pulse: Pulse) -> None:  # noqa: ARG002
         """Show which step each running export is at."""
         for row, task in self._rows.values():
             if self._progress is not None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Ended", "Ending", "Event", "Executor", "Started", "Task"]
+__all__ = ["Ended", "Ending", "Event", "Executor", "Pulse", "Started", "Task"]
 
 
 class Ending(StrEnum):
@@ -15,14 +15,25 @@ class Ending(StrEnum):
     exited = "exited"
     signalled = "signalled"
     timed_out = "timed_out"
+    # The kernel killed it for its memory, and there is evidence of that.
+    out_of_memory = "out_of_memory"
+    # What it ran on is gone: the server it was forked from, or the whole machine.
+    lost = "lost"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One export to run: its directory holds spec.json, and result.json afterwards."""
+    """One export to run: its directory holds spec.json, and result.json afterwards.
+
+    Args:
+        id: Of the export.
+        directory: Of the export, under runs/.
+        memory_bytes: What its worker is expected to need at its peak, beyond what all workers share.
+    """
 
     id: str
     directory: Path
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,15 +52,30 @@ class Ended:
         ending: How it ended.
         code: The exit status, or the number of the signal; the time-out in seconds, rounded.
         duration_s: From start to end.
+        evidence: What an `out_of_memory` or a `lost` is concluded from, in words.
+        was_alone: No other worker ran at any time beside it.
     """
 
     task: Task
     ending: Ending
     code: int
     duration_s: float
+    evidence: str = ""
+    was_alone: bool = False
 
 
-Event = Started | Ended
+@dataclass(frozen=True)
+class Pulse:
+    """Nothing happened; comes several times a second, so that the caller can look after its display.
+
+    Args:
+        rss_bytes: Resident memory of each running worker, by its task's id; those that cannot be read are left out.
+    """
+
+    rss_bytes: dict[str, int]
+
+
+Event = Started | Ended | Pulse
 
 
 class Executor(Protocol):
@@ -59,6 +85,23 @@ class Executor(Protocol):
     generator, also if that is closed early.
     """
 
-    def run(self, tasks: Sequence[Task]) -> Generator[Event | None]:
-        """Yield events as they happen, and None now and then so that the caller can look after its display."""
+    def prepare(self) -> None:
+        """Begin in the background what takes long before the first worker can run; `run` does it otherwise."""
+        ...
+
+    def run(self, tasks: Sequence[Task], *, alone: bool = False) -> Generator[Event]:
+        """Yield events as they happen, and a `Pulse` in between.
+
+        Args:
+            tasks: Started in this order, as far as their memory allows.
+            alone: One at a time, each with all the memory there is.
+        """
+        ...
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Let go of what `prepare` began; to be called last, whatever happened.
+
+        Args:
+            at_once: Also kill what runs, from another thread than the one that is in `run`; the process will end.
+        """
         ...

@@ -103,8 +103,8 @@ class Ledger:
         return record
 
 
-def record_result(plan: PlannedExport, result: ExportResult, directory: Path) -> ExportRecord:
-    """The summary's line on an export that has a result, of this run or an earlier one."""
+def record_result(plan: PlannedExport, result: ExportResult, directory: Path, num_tries: int) -> ExportRecord:
+    """The summary's line on an export that has a result, of this run or, after no try, of an earlier one."""
     outcome = Outcome(result.status.value)
     return ExportRecord(
         id=result.id,
@@ -122,10 +122,11 @@ def record_result(plan: PlannedExport, result: ExportResult, directory: Path) ->
         size_bytes=result.size_bytes,
         num_nodes=result.num_nodes,
         latency_s=result.latency_s,
+        num_tries=num_tries,
     )
 
 
-def record_cancelled(plan: PlannedExport, directory: Path) -> ExportRecord:
+def record_cancelled(plan: PlannedExport, directory: Path, num_tries: int) -> ExportRecord:
     """The summary's line on an export that was not begun, or not brought to its end."""
     return ExportRecord(
         id=plan.spec.id,
@@ -135,6 +136,7 @@ def record_cancelled(plan: PlannedExport, directory: Path) -> ExportRecord:
         reason=plan.reason,
         opset_version=plan.spec.export.opset_version,
         precision=plan.spec.precision.name.value,
+        num_tries=num_tries,
     )
 
 

@@ -58,6 +58,8 @@ class ExportRecord:
     latency_s: float | None = None
     # The ways round a failure that a passed export needed.
     rescued_by: list[Rung] = field(default_factory=list)
+    # How often it was begun in this run; more than once only where the first try says nothing of the export.
+    num_tries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from exporter import float64_run, free_memory
+from exporter import float64_run
 from exporter.arguments import Call
 from exporter.float64_run import Float64Run
 from exporter.spec import NoiseFloor
@@ -234,27 +234,3 @@ def test_off_is_no_run_and_no_reason():
     float64 = Float64Run(Module(require_float32), NoiseFloor.off)
     assert float64.run(Call((), {"x": draw(3, 8)}), [np.zeros((3, 8), np.float32)]) is None
     assert float64.reason == ""
-
-
-def write_group(folder, limit, used, inactive):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\n")
-
-
-def test_free_memory_is_that_of_the_tightest_control_group(monkeypatch, tmp_path):
-    own = tmp_path / "own"
-    monkeypatch.setattr(free_memory, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(free_memory, "_OWN_GROUP", own)
-    machine = free_memory.read_free_bytes()
-    assert machine > 2**20
-    own.write_text("0::/job/step\n")
-    write_group(tmp_path / "groups/job", 5000, 3000, 100)
-    assert free_memory.read_free_bytes() == 2100
-    write_group(tmp_path / "groups/job/step", 1000, 300, 0)
-    assert free_memory.read_free_bytes() == 700
-    write_group(tmp_path / "groups/job/step", "max", 300, 0)
-    assert free_memory.read_free_bytes() == 2100
-    own.write_text("3:memory:/old\n")
-    assert free_memory.read_free_bytes() > 2**20

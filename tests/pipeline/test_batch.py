@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -192,44 +193,76 @@ def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-# The second Ctrl-C of an impatient person comes while the first one's clean-up waits for the workers.
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("numbers", "codes"),
-    [
-        ([signal.SIGKILL], [-signal.SIGKILL]),
-        ([signal.SIGINT, signal.SIGINT], [ExitCode.INTERRUPTED, -signal.SIGINT]),
-        ([signal.SIGTERM, signal.SIGTERM], [ExitCode.TERMINATED, -signal.SIGTERM]),
-    ],
-    ids=["killed", "interrupted twice", "terminated twice"],
-)
-def test_a_batch_that_is_stopped_the_hard_way_leaves_no_worker_running(folder, numbers, codes):
+@dataclass
+class Hanging:
+    """A batch with a worker that hangs, ignores SIGTERM and has a child."""
+
+    process: subprocess.Popen
+    descendants: list[psutil.Process]
+
+    def wait_for_the_end(self, but: str = "") -> list[psutil.Process]:
+        """Who of the descendants is left after ten seconds."""
+        left = [process for process in self.descendants if process.info != but]
+        deadline = time.monotonic() + 10
+        while any(is_alive(process) for process in left) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return [process for process in left if is_alive(process)]
+
+
+@pytest.fixture
+def hanging(folder):
     shutil.copy(Path(__file__).parents[1] / "support" / "worker_models.py", folder)
     (folder / "conf" / "model").mkdir(parents=True)
     (folder / "conf" / "model" / "hangs.yaml").write_text(OWN_MODEL % f"990.{os.getpid()}")
     arguments = ["--config-dir", "conf", "+model=hangs", "tracking=off"]
     with (folder / "words").open("w") as words:
-        batch = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments], stdout=words, stderr=words)
+        process = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments], stdout=words, stderr=words)
     started: list[psutil.Process] = []
     try:
         deadline = time.monotonic() + 60
-        while not any(process.name() == "sleep" for process in started):
+        while not any(found.info == "sleep" for found in started):
             assert time.monotonic() < deadline, (folder / "words").read_text()
             time.sleep(0.05)
-            started = psutil.Process(batch.pid).children(recursive=True)
-        for number in numbers:
-            batch.send_signal(number)
-            time.sleep(0.5)
-        assert batch.wait(20) in codes
-        # What the worker itself started is past helping where nobody was left to end it.
-        processes = [process for process in started if process.name() != "sleep"]
-        deadline = time.monotonic() + 10
-        while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert [process for process in processes if is_alive(process)] == []
+            started = []
+            for found in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    found.info = found.name()
+                    started.append(found)
+        yield Hanging(process, started)
     finally:
-        for process in started:
+        for found in started:
             with suppress(psutil.NoSuchProcess):
-                process.kill()
-        batch.kill()
-        batch.wait()
+                found.kill()
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_workers_die_with_a_batch_that_is_killed(hanging):
+    hanging.process.kill()
+    assert hanging.process.wait(20) == -signal.SIGKILL
+    # What the worker itself started is past helping where nobody was left to end it.
+    assert hanging.wait_for_the_end(but="sleep") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGHUP, ExitCode.HUNG_UP),
+    ],
+)
+def test_a_second_signal_ends_a_batch_at_once_and_in_order(folder, hanging, number, code):
+    # The worker ignores SIGTERM, and would have two seconds.
+    for _ in range(2):
+        hanging.process.send_signal(number)
+        time.sleep(0.5)
+    assert hanging.process.wait(20) == code
+    assert hanging.wait_for_the_end() == []
+    _, record, events = read_run()
+    assert [export.outcome for export in record.exports] == [Outcome.cancelled]
+    assert record.exit_code == code
+    assert events[-1]["event"] == "batch_ended"
+    assert "Traceback" not in (folder / "words").read_text()

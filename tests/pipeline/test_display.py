@@ -9,7 +9,7 @@ import pytest
 from exporter.errors import FailureKind
 from exporter.result import Failure, Rung, Step
 from pipeline.display import Display
-from pipeline.executor import Task
+from pipeline.executor import Pulse, Task
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome
 
@@ -50,7 +50,7 @@ SPEAK = """
 import sys
 from pathlib import Path
 from pipeline.display import Display
-from pipeline.executor import Task
+from pipeline.executor import Pulse, Task
 sys.path.insert(0, sys.argv[1])
 from test_display import PASSED, make_batch
 display = Display(3)
@@ -58,7 +58,7 @@ display.begin()
 display.show_started(Task("mlp-opset18", Path("d")))
 for _ in range(2000):
     display.say("a line")
-display.refresh()
+display.refresh(Pulse({}))
 display.show_ended(PASSED)
 display.show_table(make_batch(PASSED))
 display.close()
@@ -92,7 +92,7 @@ def test_without_a_terminal_each_export_is_one_plain_line(capsys):
     display = Display(4)
     display.begin()
     display.show_started(Task("mlp-opset18", Path("d")))
-    display.refresh()
+    display.refresh(Pulse({}))
     for record in (UP_TO_DATE, PASSED, FAILED):
         display.show_ended(record)
     display.close()

@@ -15,12 +15,17 @@ from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
 from exporter.result import ExportResult, Status, Step
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
-from pipeline.executor import Ended, Ending, Executor, Started, Task
+from pipeline.executor import Ended, Ending, Executor, Pulse, Started, Task
 from pipeline.local_executor import LocalExecutor
 from pipeline.outcomes import collect_result
 
+
+def make_local(workers: int, timeout_s: float) -> Executor:
+    return LocalExecutor(workers, timeout_s, budget_bytes=8 << 30)
+
+
 # An executor is added here, by what makes one of `workers` workers with a time-out in seconds.
-EXECUTORS: list[Callable[[int, float], Executor]] = [LocalExecutor]
+EXECUTORS: list[Callable[[int, float], Executor]] = [make_local]
 
 pytestmark = pytest.mark.slow
 
@@ -109,15 +114,17 @@ def batch(request, tmp_path_factory):
     specs = {name: make_spec(name) for name in CLASSES}
     batch = Batch(directories={name: parent / name for name in CLASSES})
     at_work: set[str] = set()
-    for event in request.param(2, TIMEOUT_S).run([make_task(spec, parent) for spec in specs.values()]):
+    executor = request.param(2, TIMEOUT_S)
+    for event in executor.run([make_task(spec, parent) for spec in specs.values()]):
         if isinstance(event, Started):
             at_work.add(event.task.id)
             batch.most_at_a_time = max(batch.most_at_a_time, len(at_work))
         elif isinstance(event, Ended):
             at_work.discard(event.task.id)
             batch.results[event.task.id] = collect_result(specs[event.task.id], event)
-        if event is not None:
+        if not isinstance(event, Pulse):
             batch.events.append(event)
+    executor.close()
     batch.workers_left = find_grandchildren()
     batch.children_left = find_sleepers(CHILD_S)
     batch.daemons_left = find_sleepers(DAEMON_S)
@@ -276,7 +283,9 @@ def test_a_worker_for_the_cpu_is_shown_no_gpu_and_counts_none_by_the_driver(batc
 
 
 def test_nothing_that_workers_print_reaches_the_terminal(tmp_path, capfd):
-    list(EXECUTORS[0](1, TIMEOUT_S).run([make_task(make_spec("PrintsNoise"), tmp_path)]))
+    executor = EXECUTORS[0](1, TIMEOUT_S)
+    list(executor.run([make_task(make_spec("PrintsNoise"), tmp_path)]))
+    executor.close()
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
     assert (tmp_path / "PrintsNoise" / "worker.log").stat().st_size > 5_000_000
@@ -287,7 +296,8 @@ def test_a_run_closed_early_leaves_no_worker_and_no_child_of_one(make_executor, 
     specs = [make_spec(name) for name in ("IgnoresSigtermAndHangs", "Doubles", "Healthy")]
     seconds = specs[0].model.source["seconds"] = f"989.{os.getpid()}"
     tasks = [make_task(spec, tmp_path) for spec in specs]
-    events = make_executor(1, 60.0).run(tasks)
+    executor = make_executor(1, 60.0)
+    events = executor.run(tasks)
     assert next(events) == Started(tasks[0])
     deadline = time.monotonic() + 30
     while not find_sleepers(seconds):
@@ -295,6 +305,7 @@ def test_a_run_closed_early_leaves_no_worker_and_no_child_of_one(make_executor, 
         next(events)
     assert len(find_grandchildren()) == 2, "the worker and its child"
     events.close()
+    executor.close()
     assert find_sleepers(seconds) == []
     assert find_grandchildren() == []
     assert not (tmp_path / "Doubles" / "worker.log").exists()
@@ -302,4 +313,4 @@ def test_a_run_closed_early_leaves_no_worker_and_no_child_of_one(make_executor, 
 
 @pytest.mark.parametrize("make_executor", EXECUTORS)
 def test_no_tasks_are_no_events(make_executor):
-    assert [event for event in make_executor(2, TIMEOUT_S).run([]) if event is not None] == []
+    assert list(make_executor(2, TIMEOUT_S).run([])) == []

@@ -1,0 +1,106 @@
+"""The process that workers are forked from, with torch imported: the standard library's fork server, tended.
+
+A process pool would lose all its tasks with one dead worker (concurrent.futures) or keep the workers between tasks
+(pebble), where memory of the last export stays pinned.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+__all__ = ["ForkServer"]
+
+
+class ForkServer:
+    """Starts processes as forks of a warm one.
+
+    There is one in a process, as in multiprocessing itself.
+
+    Args:
+        preload: The module that the server imports before its first fork.
+    """
+
+    def __init__(self, preload: str = "exporter.warm_template") -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._preload = preload
+
+    def begin(self) -> None:
+        """Start the server, unless it runs; it imports in the background while we go on."""
+        self._context.set_forkserver_preload([self._preload])
+        with _worker_environment():
+            forkserver.ensure_running()
+
+    def start_process(self, target: Callable[..., None], arguments: Sequence[object], name: str) -> ForkServerProcess:
+        """Fork a process; a server that has died meanwhile is started anew.
+
+        Raises:
+            OSError: The server died on the way, or the machine allows no more processes.
+            EOFError: Likewise.
+        """
+        # multiprocessing gives the child our sys.path, the user's folder included.
+        process = self._context.Process(target=target, args=tuple(arguments), name=name)
+        # Our own environment also holds while the server runs, but not if it has to be started anew.
+        with _worker_environment():
+            process.start()
+        return process
+
+    def is_alive(self) -> bool:
+        pid = _server()._forkserver_pid  # noqa: SLF001
+        if pid is None:
+            return False
+        try:
+            # Without taking its status away from multiprocessing.
+            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
+
+    def kill(self) -> None:
+        """End the server now; by itself it would first tear down all that it has imported, after we are gone."""
+        pid = _server()._forkserver_pid  # noqa: SLF001
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill the server and forget it."""
+        if _server()._forkserver_pid is not None:  # noqa: SLF001
+            self.kill()
+            _server()._stop()  # noqa: SLF001
+
+
+def _server() -> Any:
+    # multiprocessing has no public way to it; Any, because its types have no private names either.
+    return forkserver._forkserver  # type: ignore[attr-defined,unused-ignore]  # noqa: SLF001
+
+
+@contextmanager
+def _worker_environment() -> Iterator[None]:
+    """What has to be set before the server's interpreter starts.
+
+    One OpenMP thread: a fork after a parallel operator hangs in its first one. GPUs are counted by NVML: a fork after
+    CUDA has started, which is torch's way of counting, cannot use it. UTF-8 whatever the locale: models print, and so
+    does torch.
+    """
+    wanted = {
+        "OMP_NUM_THREADS": "1",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
+        # Workers end at once; multiprocessing's tracker frees what they leave, and need not say so.
+        "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"))),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

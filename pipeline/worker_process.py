@@ -1,0 +1,131 @@
+"""One worker as its executor sees it: a process that is watched, ended, and nothing is left of."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.context import ForkServerProcess
+
+import psutil
+
+from exporter.directory import ExportDirectory
+from exporter.memory import UsageReader
+from exporter.worker import DIRECTORY_VARIABLE
+from pipeline.executor import Ended, Ending, Task
+from pipeline.fork_server import ForkServer
+from pipeline.memory_kills import KillCounts
+from pipeline.worker_log import WorkerLog
+
+__all__ = ["STATUS_LOST", "WorkerProcess"]
+
+# multiprocessing's own for a process whose server is gone.
+STATUS_LOST = 255
+# From SIGTERM to SIGKILL.
+_GRACE_S = 2.0
+_STACKS_S = 0.1
+_POLL_S = 0.02
+
+
+class WorkerProcess:
+    """Runs one task in a fresh process.
+
+    Args:
+        server: To fork it from.
+        target: What runs there, with the directory's path, the number of threads and a writable connection for
+            what is printed.
+        task: Its directory holds spec.json.
+        threads: Of torch and ONNX Runtime.
+
+    Raises:
+        OSError: The server could not fork it.
+        EOFError: Likewise.
+    """
+
+    def __init__(self, server: ForkServer, target: Callable[..., None], task: Task, threads: int) -> None:
+        self.task = task
+        self.was_alone = True
+        self._directory = str(task.directory.resolve())
+        self._started = time.monotonic()
+        self._server = server
+        self._kills = KillCounts.read()
+        self._log = WorkerLog(ExportDirectory(task.directory).log)
+        try:
+            self._process: ForkServerProcess = server.start_process(
+                target, (self._directory, threads, self._log.writer), name=task.id
+            )
+        except BaseException:
+            self._log.end()
+            raise
+        self._log.begin()
+        self._usage = self._open_usage()
+        self._peak_rss_bytes = 0
+
+    def _open_usage(self) -> UsageReader | None:
+        try:
+            return UsageReader(self._process.pid)
+        except OSError:
+            # It has ended already.
+            return None
+
+    @property
+    def sentinel(self) -> int:
+        """Becomes readable when the process has ended."""
+        return self._process.sentinel
+
+    def read_rss_bytes(self) -> int | None:
+        """Resident memory now; None where it cannot be read."""
+        usage = self._usage.read() if self._usage is not None else None
+        if usage is None:
+            return None
+        self._peak_rss_bytes = max(self._peak_rss_bytes, usage.rss_bytes)
+        return usage.rss_bytes
+
+    def find_end(self, timeout_s: float) -> Ended | None:
+        """How the worker has ended, or is being ended because its time is up; None if it is at work."""
+        duration_s = time.monotonic() - self._started
+        code = self._process.exitcode
+        if code is None and duration_s < timeout_s:
+            return None
+        if code is None:
+            # Has every thread's stack written to the log, also where C code holds the interpreter.
+            self.signal_group(signal.SIGUSR1)
+            time.sleep(_STACKS_S)
+            self.signal_group(signal.SIGTERM)
+            return self._describe(Ending.timed_out, round(timeout_s), duration_s)
+        if code == STATUS_LOST and not self._server.is_alive():
+            return self._describe(Ending.lost, code, duration_s, "the server that it was forked from died")
+        if code == -signal.SIGKILL and (rise := self._kills.explain_rise(KillCounts.read())):
+            seen = f"; its resident memory was {self._peak_rss_bytes / 2**20:,.0f} MiB when last seen"
+            return self._describe(Ending.out_of_memory, signal.SIGKILL, duration_s, rise + seen)
+        return self._describe(Ending.signalled if code < 0 else Ending.exited, abs(code), duration_s)
+
+    def _describe(self, ending: Ending, code: int, duration_s: float, evidence: str = "") -> Ended:
+        return Ended(self.task, ending, code, duration_s, evidence, self.was_alone)
+
+    def signal_group(self, number: int) -> None:
+        """Signal the worker and what it started; it leads a process group of its own."""
+        if self._process.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
+    def end(self) -> None:
+        """Leave nothing of the worker running: not the process, not what it started, in whatever session that is."""
+        deadline = time.monotonic() + _GRACE_S
+        while self._process.exitcode is None and time.monotonic() < deadline:
+            self._process.join(_POLL_S)
+        self.signal_group(signal.SIGKILL)
+        self._process.join()
+        self._process.close()
+        if self._usage is not None:
+            self._usage.close()
+        kill_marked(self._directory)
+        self._log.end()
+
+
+def kill_marked(directory: str) -> None:
+    """Kill what a worker started and let go of: a child in a session of its own, a child of a child."""
+    for other in psutil.process_iter():
+        with suppress(psutil.Error):
+            if other.environ().get(DIRECTORY_VARIABLE) == directory:
+                other.kill()
