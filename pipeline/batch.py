@@ -9,7 +9,7 @@ from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError, ExitCode, FailureKind
 from exporter.failures import is_storage_error
 from exporter.result import ExportResult, Status
-from exporter.spec import ExportSpec
+from exporter.spec import Device, ExportSpec
 from pipeline.admission import find_budget
 from pipeline.config import Config
 from pipeline.display import Display
@@ -162,9 +162,7 @@ class _Batch:
 
     def _run_round(self, names: Sequence[str], *, alone: bool) -> list[str]:
         """Run a worker for each; returns those that are to be tried again."""
-        tasks = [
-            Task(name, self._ledger.run.export_directory(name), self._expected[name].memory_bytes) for name in names
-        ]
+        tasks = [self._make_task(name) for name in names]
         again = []
         with closing(self._executor.run(tasks, alone=alone)) as events:
             for event in events:
@@ -179,6 +177,11 @@ class _Batch:
                 if self._interruption.code is not None:
                     break
         return [] if self._interruption.code is not None else again
+
+    def _make_task(self, name: str) -> Task:
+        on_gpu = self._due[name].spec.export.device is Device.cuda
+        directory = self._ledger.run.export_directory(name)
+        return Task(name, directory, self._expected[name].memory_bytes, on_gpu)
 
     def _finish(self, plan: PlannedExport, ended: Ended) -> bool:
         """Publish an export that passed and record how it ended; True if it is to be tried once more instead."""

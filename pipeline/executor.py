@@ -29,11 +29,13 @@ class Task:
         id: Of the export.
         directory: Of the export, under runs/.
         memory_bytes: What its worker is expected to need at its peak, beyond what all workers share.
+        on_gpu: Its worker starts CUDA, so it has to be a process of its own making, not a fork of a warm one.
     """
 
     id: str
     directory: Path
     memory_bytes: int = 0
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)

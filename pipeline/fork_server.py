@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 __all__ = ["ForkServer"]
@@ -35,15 +35,24 @@ class ForkServer:
         with _worker_environment():
             forkserver.ensure_running()
 
-    def start_process(self, target: Callable[..., None], arguments: Sequence[object], name: str) -> ForkServerProcess:
+    def start_process(
+        self, target: Callable[..., None], arguments: Sequence[object], name: str, *, is_cold: bool = False
+    ) -> BaseProcess:
         """Fork a process; a server that has died meanwhile is started anew.
+
+        Args:
+            target: What runs there.
+            arguments: Of the target; those that need it are pickled.
+            name: Of the process.
+            is_cold: Start a new interpreter instead of a fork.
 
         Raises:
             OSError: The server died on the way, or the machine allows no more processes.
             EOFError: Likewise.
         """
+        context = multiprocessing.get_context("spawn") if is_cold else self._context
         # multiprocessing gives the child our sys.path, the user's folder included.
-        process = self._context.Process(target=target, args=tuple(arguments), name=name)
+        process = context.Process(target=target, args=tuple(arguments), name=name)
         # Our own environment also holds while the server runs, but not if it has to be started anew.
         with _worker_environment():
             process.start()

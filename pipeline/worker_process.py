@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 
 import psutil
 
@@ -51,8 +51,8 @@ class WorkerProcess:
         self._kills = KillCounts.read()
         self._log = WorkerLog(ExportDirectory(task.directory).log)
         try:
-            self._process: ForkServerProcess = server.start_process(
-                target, (self._directory, threads, self._log.writer), name=task.id
+            self._process: BaseProcess = server.start_process(
+                target, (self._directory, threads, self._log.writer), name=task.id, is_cold=task.on_gpu
             )
         except BaseException:
             self._log.end()
@@ -93,7 +93,7 @@ class WorkerProcess:
             time.sleep(_STACKS_S)
             self.signal_group(signal.SIGTERM)
             return self._describe(Ending.timed_out, round(timeout_s), duration_s)
-        if code == STATUS_LOST and not self._server.is_alive():
+        if code == STATUS_LOST and not self.task.on_gpu and not self._server.is_alive():
             return self._describe(Ending.lost, code, duration_s, "the server that it was forked from died")
         if code == -signal.SIGKILL and (rise := self._kills.explain_rise(KillCounts.read())):
             seen = f"; its resident memory was {self._peak_rss_bytes / 2**20:,.0f} MiB when last seen"

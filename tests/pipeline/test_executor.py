@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -309,6 +309,15 @@ def test_a_run_closed_early_leaves_no_worker_and_no_child_of_one(make_executor, 
     assert find_sleepers(seconds) == []
     assert find_grandchildren() == []
     assert not (tmp_path / "Doubles" / "worker.log").exists()
+
+
+def test_a_worker_for_a_gpu_is_no_fork_of_the_warm_server(tmp_path):
+    task = replace(make_task(make_spec("TellsOfItsParent"), tmp_path), on_gpu=True)
+    executor = make_local(1, TIMEOUT_S * 3)
+    (ended,) = (event for event in executor.run([task]) if isinstance(event, Ended))
+    executor.close()
+    assert (ended.ending, ended.code) == (Ending.exited, 0)
+    assert f"parent {os.getpid()}\n".encode() in (task.directory / "worker.log").read_bytes()
 
 
 @pytest.mark.parametrize("make_executor", EXECUTORS)

@@ -34,6 +34,12 @@ class TellsOfGpus(Doubles):
         print("GPUs:", *(repr(os.environ.get(name)) for name in names))
 
 
+class TellsOfItsParent(Doubles):
+    def __init__(self):
+        super().__init__()
+        print("parent", os.getppid())
+
+
 class Segfaults(Doubles):
     def forward(self, x):
         ctypes.string_at(0)
