@@ -14,7 +14,7 @@ from typing import Any
 import sympy
 import torch
 
-from exporter.cases import Case, all_sizes, count_input_elements, has_sizes
+from exporter.cases import Case, all_sizes, count_input_elements, describe_sizes, has_sizes
 from exporter.errors import FailureKind, StepError
 from exporter.spec import Dim, ExportSpec
 from exporter.symbols import declared_axes, expression_of, map_symbols
@@ -113,11 +113,11 @@ def add_cases(spec: ExportSpec, cases: Sequence[Case], assumptions: Sequence[Ass
             continue
         sizes = min(broken, key=lambda sizes: count_input_elements(spec.model, sizes))
         if count_input_elements(spec.model, sizes) > spec.parity.max_input_elements:
-            at = ", ".join(f"{name}={size}" for name, size in sizes.items())
             raise StepError(
                 FailureKind.dim_narrowed,
-                f"the captured graph takes for granted that {assumption.text}, which does not hold at {at}; such "
-                f"inputs have more than parity.max_input_elements={spec.parity.max_input_elements} elements",
+                f"the captured graph takes for granted that {assumption.text}, which does not hold at "
+                f"{describe_sizes(sizes)}; such inputs have more than "
+                f"parity.max_input_elements={spec.parity.max_input_elements} elements",
             )
         extended.append(Case(f"{BREAKS}{assumption.text}", sizes, spec.model.seed + len(extended)))
     return extended

@@ -13,7 +13,15 @@ from itertools import chain, islice
 from exporter.axes import AxisError, evaluate_axis
 from exporter.spec import Dim, ExportSpec, ModelSpec
 
-__all__ = ["Case", "all_sizes", "choose_cases", "count_input_elements", "has_sizes", "resolve_shape"]
+__all__ = [
+    "Case",
+    "all_sizes",
+    "choose_cases",
+    "count_input_elements",
+    "describe_sizes",
+    "has_sizes",
+    "resolve_shape",
+]
 
 # Sizes looked at on either side of the example, in search of one for the case in between.
 _MAX_CANDIDATES = 64
@@ -26,6 +34,11 @@ class Case:
     name: str
     sizes: Mapping[str, int]
     seed: int
+
+
+def describe_sizes(sizes: Mapping[str, int]) -> str:
+    """As in `batch=2, seq=16`."""
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def all_sizes(dim: Dim) -> range:

@@ -1,11 +1,10 @@
 """A second graph for a debugger: the saved one with the trace that saving removed, on the same data file."""
 
-from collections.abc import Iterator
-
 import onnx
 import onnx_ir as ir
 
 from exporter.directory import ExportDirectory
+from exporter.subgraphs import all_graphs
 
 __all__ = ["collect_metadata", "write_debug_copy"]
 
@@ -23,15 +22,8 @@ def write_debug_copy(metadata: Metadata, directory: ExportDirectory) -> None:
     It holds absolute paths and lines of source: it is for who debugs, not for who ships.
     """
     model = onnx.load(directory.model, load_external_data=False)
-    for node in _all_nodes(model.graph):
-        for key, value in metadata.get(node.name, {}).items():
-            node.metadata_props.add(key=key, value=value)
+    for graph in all_graphs(model.graph):
+        for node in graph.node:
+            for key, value in metadata.get(node.name, {}).items():
+                node.metadata_props.add(key=key, value=value)
     directory.model_debug.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _all_nodes(inner)

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from exporter.build import construct
-from exporter.cases import Case, resolve_shape
+from exporter.cases import Case, describe_sizes, resolve_shape
 from exporter.errors import FailureKind, StepError
 from exporter.spec import Device, Fill, FillKind, Input, ModelSpec
 from exporter.suggestion import suggest
@@ -161,5 +161,5 @@ def _require_declared(model: ModelSpec, case: Case, name: str, tensor: object) -
         raise StepError(
             FailureKind.input_error,
             f"model.input_factory: {name!r} is {tensor.dtype}{list(tensor.shape)}, declared is {dtype}{list(shape)} at "
-            f"{', '.join(f'{dim}={size}' for dim, size in case.sizes.items())}",
+            f"{describe_sizes(case.sizes)}",
         )

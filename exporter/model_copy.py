@@ -1,12 +1,12 @@
 """Copies of a saved model under another name; the graph names its data file, so a plain copy would not do."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
 from exporter.directory import ExportDirectory
+from exporter.subgraphs import all_graphs
 
 __all__ = ["copy_model"]
 
@@ -46,17 +46,9 @@ def _aside(path: Path) -> Path:
 def _refer_to(path: Path, data: str) -> bytes:
     """A graph's bytes, with its tensors in a data file of another name."""
     model = onnx.load(path, load_external_data=False)
-    for graph in _all_graphs(model.graph):
+    for graph in all_graphs(model.graph):
         for tensor in graph.initializer:
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = data
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _all_graphs(inner)

@@ -16,7 +16,7 @@ from exporter.arguments import Arguments, arguments_of
 from exporter.arrays import run_session, to_array
 from exporter.assumptions import Assumption
 from exporter.axes import AxisError, evaluate_axis
-from exporter.cases import Case
+from exporter.cases import Case, describe_sizes
 from exporter.comparison import NONFINITE, compare, same_bits
 from exporter.device import CPU_PROVIDERS, choose_memory
 from exporter.errors import FailureKind, StepError
@@ -130,9 +130,8 @@ def judge(cases: list[CaseRecord], assumptions: Sequence[Assumption] = ()) -> No
     if worst is None:
         return
     case, output = worst
-    sizes = ", ".join(f"{name}={size}" for name, size in case.sizes.items())
     difference = "" if output.max_abs_diff is None else f", max_abs_diff {output.max_abs_diff:.3g}"
-    cause = f"output {output.output!r}, case {case.name} ({sizes}): {output.reason}{difference}"
+    cause = f"output {output.output!r}, case {case.name} ({describe_sizes(case.sizes)}): {output.reason}{difference}"
     names = {case.name for case in cases if not case.passed}
     cause = f"{cause}; {len(names)} of {len(cases)} cases missed"
     # Where an assumption is broken in all cases that missed, and in no other, it is to blame.
@@ -227,7 +226,7 @@ def _run_ort(session: ort.InferenceSession, inputs: Mapping[str, torch.Tensor], 
 
 
 def _describe(case: Case) -> str:
-    return f"{case.name} ({', '.join(f'{name}={size}' for name, size in case.sizes.items())})"
+    return f"{case.name} ({describe_sizes(case.sizes)})"
 
 
 def _require_declared_shape(record: TensorRecord, found: tuple[int, ...], case: Case) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from exporter.cases import describe_sizes
 from exporter.evidence import DimRecord, Divergence, WeightsRecord
 from exporter.result import ExportResult, Status, StepRecord, TensorRecord
 from exporter.spec import Device
@@ -144,7 +145,7 @@ def _render_parity(result: ExportResult) -> str:
         (
             (
                 case.name,
-                ", ".join(f"{name}={size}" for name, size in case.sizes.items()),
+                describe_sizes(case.sizes),
                 output.output,
                 "passed" if output.passed else output.reason,
                 _number(output.max_abs_diff),

@@ -160,9 +160,6 @@ def _failed_case(result: ExportResult) -> CaseRecord | None:
 
 def _failing_case(result: ExportResult) -> Case:
     """The case that failed; the example where it failed before any case."""
-    record = _failed_case(result)
-    if record is not None:
-        return Case(record.name, record.sizes, record.seed)
     return _stopped_case(result) or choose_cases(result.spec)[0]
 
 
