@@ -93,53 +93,50 @@ class _Batch:
         self._tracker = Tracker(config.tracking)
         # How often each export has been begun.
         self._num_tries = dict.fromkeys(self._due, 0)
+        # Of the disk, with our own records.
+        self._problem: OSError | None = None
 
     def run(self) -> ExitCode:
-        problem: OSError | None = None
+        with self._interruption.deferred():
+            record = self._export()
+            self._display.show_table(record)
+        code = ExitCode(record.exit_code)
+        stopped_by = self._interruption.code
+        if stopped_by is None and self._problem is None:
+            try:
+                code = self._track(record)
+            except Stopped as stopped:
+                stopped_by = stopped.code
+        if stopped_by is not None or self._problem is not None:
+            self._display.say(f"stopped; what is finished is kept in {self._exports}/")
+            if record.has_news and self._config.tracking.mlflow:
+                self._display.say(f"to log it to MLflow: python -m registry_sync sync {self._ledger.run.path}")
+        self._point_to_failures(record)
+        return stopped_by or code
+
+    def _export(self) -> BatchRecord:
+        """Run what is due, and record what became of it."""
         self._ledger.open()
         self._display.begin()
         try:
-            with self._interruption.deferred():
-                self._report_up_to_date()
-                if self._due:
-                    self._tracker.begin()
-                    self._run_workers()
+            self._report_up_to_date()
+            if self._due:
+                self._tracker.begin()
+                self._run_workers()
         except OSError as error:
             # What is published is whole, and what is not recorded was not published in this run.
             if not is_storage_error(error):
                 raise
-            problem = error
+            self._problem = error
         finally:
             self._display.close()
-        return self._end(problem)
-
-    def _end(self, problem: OSError | None) -> ExitCode:
-        """Record what became of the batch, and bring the trackers up to date unless it was stopped."""
-        stopped_by = self._interruption.code
-        record = self._close_ledger(stopped_by or (ExitCode.STORAGE if problem else self._judge()))
-        code = ExitCode(record.exit_code)
-        self._display.show_table(record)
-        if problem is not None:
-            self._display.complain(f"the batch was stopped: {problem}")
-        if stopped_by or problem:
-            self._display.say(f"stopped; what is finished is kept in {self._exports}/")
-            if record.has_news and self._config.tracking.mlflow:
-                self._display.say(f"to log it to MLflow: python -m registry_sync sync {self._ledger.run.path}")
-        else:
-            try:
-                code = self._track(record)
-            except Stopped as stopped:
-                code = stopped.code
-                self._display.say(f"stopped; to finish: python -m registry_sync sync {self._ledger.run.path}")
-        self._point_to_failures(record)
-        return code
-
-    def _close_ledger(self, code: ExitCode) -> BatchRecord:
         for name, plan in self._due.items():
             if name not in self._ledger.records:
                 record = record_cancelled(plan, self._ledger.run.export_directory(name), self._num_tries[name])
                 self._report(record)
-        return self._ledger.close(code)
+        if self._problem is not None:
+            self._display.complain(f"the batch was stopped: {self._problem}")
+        return self._ledger.close(self._interruption.code or self._judge())
 
     def _report_up_to_date(self) -> None:
         for plan in self._planned:
@@ -231,7 +228,7 @@ class _Batch:
         kinds = {record.failure.kind for record in self._ledger.records.values() if record.failure is not None}
         if FailureKind.internal_error in kinds:
             return ExitCode.BUG
-        if FailureKind.storage_error in kinds:
+        if self._problem is not None or FailureKind.storage_error in kinds:
             return ExitCode.STORAGE
         return ExitCode.EXPORT_FAILED if kinds else ExitCode.OK
 
