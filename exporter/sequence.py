@@ -33,6 +33,7 @@ from exporter.cases import Case, choose_cases
 from exporter.directory import ExportDirectory
 from exporter.divergence import DivergenceSearch
 from exporter.evidence import CaseRecord
+from exporter.operator_registry import kept_registry
 from exporter.precision import prepare_module
 from exporter.result import PassRecord, Rung, Step, TensorRecord
 from exporter.spec import ExportSpec
@@ -122,7 +123,8 @@ class _Attempt:
             example = inputs.make_inputs(spec.model, cases[0], spec.export.device)
             try:
                 module = prepare_module(self.built.module, spec.precision.name)
-                with rescue.taking(rungs):
+                # A rung may take functions out of the copy, and so comes after.
+                with kept_registry(), rescue.taking(rungs):
                     captured = capture.capture(module, spec, example, directory.torch_report, self.table)
             except Exception as error:
                 call = arguments_of(self.built.module, spec.model).arrange(example)
