@@ -81,7 +81,9 @@ def _detach(directory: ExportDirectory, output: Connection) -> None:
     crash_log = os.fdopen(os.dup(output.fileno()), "w")
     faulthandler.enable(crash_log)
     faulthandler.register(signal.SIGUSR1, crash_log, all_threads=True)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Also where a package that was imported before the fork has set up logging its own way.
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form, force=True)
 
 
 def _die_with_the_batch() -> None:

@@ -25,7 +25,7 @@ class ForkServer:
         preload: The module that the server imports before its first fork.
     """
 
-    def __init__(self, preload: str = "exporter.warm_template") -> None:
+    def __init__(self, preload: str = "exporter.template") -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._preload = preload
 

@@ -24,7 +24,19 @@ FOREIGN = {
     "hydra_plugins": {"torch", "onnx", "mlflow", "dvc"},
     "conf": set(),
 }
-PLAIN = ("spec", "evidence", "result", "errors", "plain_data", "directory", "cases", "suggestion", "checkpoint", "cuda")
+PLAIN = (
+    "spec",
+    "evidence",
+    "result",
+    "errors",
+    "plain_data",
+    "directory",
+    "cases",
+    "suggestion",
+    "checkpoint",
+    "cuda",
+    "readiness",
+)
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -77,6 +89,8 @@ def test_nothing_imports_the_zoo() -> None:
         ("registry_sync.__main__", {"torch", "onnx", "mlflow", "dvc", "hydra"}),
         ("registry_sync.mlflow_log", {"torch", "onnxruntime", "hydra", "dvc"}),
         ("exporter.worker", {"torch", "mlflow", "dvc", "hydra"}),
+        ("exporter.readiness", {"torch", "onnx", "onnxruntime", "numpy"}),
+        ("exporter.template", {"mlflow", "dvc", "hydra"}),
         ("exporter.sequence", {"mlflow", "dvc", "hydra"}),
     ],
 )
