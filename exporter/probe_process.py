@@ -7,9 +7,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from exporter.inputs import make_inputs
 from exporter.lifeline import die_with_parent
 from exporter.probe import RECORD_FILE, ProbeRecord, Way
 from exporter.spec import ExportSpec
+from exporter.targets import collect_targets
 
 __all__ = ["main"]
 
@@ -50,7 +50,9 @@ def main(directory: str, way: str, folder: str, threads: str, parent: str) -> No
 def _measure(
     spec: ExportSpec, act: Callable[[nn.Module, ExportSpec, Example, Path], None], folder: Path
 ) -> ProbeRecord:
-    _import_targets(spec.model.source)
+    # The code that a source names may take more memory than a small model.
+    for target in collect_targets(spec.model.source):
+        build.locate(target)
     baseline = memory.read_usage()
     module = build.build_module(spec.model)
     example = make_inputs(spec.model, choose_cases(spec)[0])
@@ -65,17 +67,6 @@ def _measure(
         started_at_s=start,
         duration_s=time.monotonic() - start,
     )
-
-
-def _import_targets(node: Any) -> None:
-    """Import the code that a source names, which may take more memory than a small model."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            build.locate(str(node["_target_"]))
-        node = list(node.values())
-    if isinstance(node, list):
-        for item in node:
-            _import_targets(item)
 
 
 def _export_by_dynamo(module: nn.Module, spec: ExportSpec, example: Example, folder: Path) -> None:

@@ -3,11 +3,12 @@
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from string import Template
 from typing import Any
 
 from exporter.axes import evaluate_axis
+from exporter.targets import collect_targets
 
 __all__ = ["Code", "fill_in", "import_modules", "render_axis", "render_call", "render_plain"]
 
@@ -79,18 +80,7 @@ class _Sizes(ast.NodeTransformer):
 
 def import_modules(*nodes: Any) -> list[str]:
     """The import statements that the targets in config nodes need."""
-    return [f"import {name}" for name in sorted({_find_module(target) for target in _targets(nodes)}) if name]
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _targets(value)
+    return [f"import {name}" for name in sorted({_find_module(target) for target in collect_targets(nodes)}) if name]
 
 
 def _find_module(target: str) -> str:

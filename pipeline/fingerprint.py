@@ -15,8 +15,9 @@ from exporter.checkpoint import hash_weights
 from exporter.directory import hash_file
 from exporter.plain_data import flatten, to_plain
 from exporter.spec import ExportSpec
+from exporter.targets import collect_targets
 from exporter.versions import library_versions
-from pipeline.source_code import collect_targets, find_sources, find_target, is_installed
+from pipeline.source_code import find_sources, find_target, is_installed
 
 __all__ = ["explain_change", "take_fingerprint"]
 

@@ -18,7 +18,6 @@ __all__ = [
     "Forward",
     "Sources",
     "Target",
-    "collect_targets",
     "find_forward",
     "find_names",
     "find_sources",
@@ -46,18 +45,6 @@ class Forward:
     required: tuple[str, ...]
     optional: tuple[str, ...]
     takes_any_keyword: bool
-
-
-def collect_targets(node: object) -> Iterator[str]:
-    """Every `_target_` of a source, nested ones too, the outermost first."""
-    if isinstance(node, dict):
-        if isinstance(node.get("_target_"), str):
-            yield node["_target_"]
-        for value in node.values():
-            yield from collect_targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from collect_targets(value)
 
 
 @cache

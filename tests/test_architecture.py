@@ -25,17 +25,9 @@ FOREIGN = {
     "conf": set(),
 }
 PLAIN = (
-    "spec",
-    "evidence",
-    "result",
-    "errors",
-    "plain_data",
-    "directory",
-    "cases",
-    "suggestion",
-    "checkpoint",
-    "cuda",
+    *("spec", "evidence", "result", "errors", "plain_data", "directory", "cases", "suggestion", "checkpoint", "cuda"),
     "readiness",
+    "targets",
 )
 
 

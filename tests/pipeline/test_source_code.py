@@ -10,7 +10,6 @@ from pipeline.source_code import (
     Forward,
     Sources,
     Target,
-    collect_targets,
     find_forward,
     find_names,
     find_sources,
@@ -38,11 +37,6 @@ def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(textwrap.dedent(text))
     return path
-
-
-def test_targets_are_collected_at_any_depth_outermost_first():
-    source = {"_target_": "a.A", "config": {"_target_": "b.B", "x": 1}, "items": [{"_target_": "c.C"}, 3, "d.D"]}
-    assert list(collect_targets(source)) == ["a.A", "b.B", "c.C"]
 
 
 def test_a_module_is_found_without_being_run(project):
