@@ -8,6 +8,7 @@ import dataclasses
 import types
 import typing
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar
 
 __all__ = ["DataError", "flatten", "from_plain", "to_plain"]
@@ -88,9 +89,15 @@ def _read_union(args: tuple[Any, ...], data: Any, place: str) -> Any:
     return _read(members[-1], data, place)
 
 
+@cache
+def _hints_of(cls: Any) -> dict[str, Any]:
+    # Evaluates the annotations anew in each call otherwise, which is most of the time of reading a result.
+    return typing.get_type_hints(cls)
+
+
 def _read_dataclass(cls: Any, data: Any, place: str) -> Any:
     _expect(data, dict, place)
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise DataError(f"{place}: unknown key {unknown[0]!r}")

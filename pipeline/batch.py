@@ -1,6 +1,6 @@
 """One invocation from start to end: plan, run workers, publish what passed, bring the trackers up to date."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class Job:
     config: Config
 
 
-def run_batch(jobs: Sequence[Job], command: Sequence[str], executor: Executor | None = None) -> ExitCode:
+def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | None = None) -> ExitCode:
     """Export what is not up to date, and say how it went.
 
     Args:
@@ -52,6 +52,7 @@ def run_batch(jobs: Sequence[Job], command: Sequence[str], executor: Executor | 
         ModelpressError: Nothing could be started: the jobs contradict each other, the output is locked or not
             writable.
     """
+    jobs = list(jobs)
     config = _common_settings(jobs)
     executor = executor or make_executor(config)
     specs = [job.spec for job in jobs]

@@ -68,33 +68,41 @@ def _run(argv: Sequence[str]) -> ExitCode:
     if composed is None:
         # --help, --cfg and the like.
         return ExitCode.OK
-    if not composed:
-        raise ConfigError(
-            f"a sweep without jobs: a glob() that matches nothing, or an empty list, in {' '.join(argv[1:])}"
-        )
-    return run_batch([_read_job(item) for item in composed], command=list(argv[1:]))
+    return run_batch(_read_jobs(composed, argv), command=list(argv[1:]))
 
 
-def _compose(argv: Sequence[str]) -> list[DictConfig] | None:
-    """Let Hydra read the command line and compose the config of each job, with its `hydra` node.
+def _compose(argv: Sequence[str]) -> Iterator[DictConfig] | None:
+    """Let Hydra read the command line; it then composes the config of each job, with its `hydra` node, when asked.
 
     None if the command line asks for something else than a run.
     """
-    batches: list[list[DictConfig]] = []
+    batches: list[Iterator[DictConfig]] = []
 
     # Called with one config, or by our launcher with the configs of a sweep. Only collects: what a task raises
     # Hydra announces in its own way.
-    def collect(jobs: DictConfig | list[DictConfig]) -> None:
-        if not isinstance(jobs, list):
+    def collect(jobs: DictConfig | Iterator[DictConfig]) -> None:
+        if isinstance(jobs, DictConfig):
             with open_dict(jobs):
                 jobs["hydra"] = HydraConfig.get()
-            jobs = [jobs]
+            jobs = iter([jobs])
         batches.append(jobs)
 
     entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
     with _hydra_raises(), _arguments(_open_model_overrides(argv)):
         entry(collect)()
     return batches[0] if batches else None
+
+
+def _read_jobs(composed: Iterator[DictConfig], argv: Sequence[str]) -> Iterator[Job]:
+    """Each job as it is composed; what is wrong with one is raised when its turn comes."""
+    is_empty = True
+    for config in composed:
+        is_empty = False
+        yield _read_job(config)
+    if is_empty:
+        raise ConfigError(
+            f"a sweep without jobs: a glob() that matches nothing, or an empty list, in {' '.join(argv[1:])}"
+        )
 
 
 def _read_job(composed: DictConfig) -> Job:

@@ -1,10 +1,10 @@
-"""A sweeper and a launcher that compose every job first and then call the task function once, with all of them.
+"""A sweeper and a launcher that hand all jobs of a sweep over in one call, each composed as it is asked for.
 
 Hydra's own launchers run job by job and stop at the first failure; its sweeper composes each job a second time to
 see whether it can. Neither knows anything of exports: they would serve any application that takes a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from hydra_plugins.modelpress_sweep.shared_loader import share_loader
 
 __all__ = ["BatchLauncher", "BatchSweeper"]
 
@@ -36,7 +38,11 @@ class BatchSweeper(BasicSweeper):
 
 
 class BatchLauncher(Launcher):
-    """Composes the jobs and hands them over as a list of configs, `hydra` node included."""
+    """Hands the jobs over as an iterator of configs, `hydra` node included.
+
+    Each is composed when it is asked for, which may be long after Hydra's own main function has returned: what is wrong
+    with a job is raised to whoever takes it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,15 +60,18 @@ class BatchLauncher(Launcher):
         job_overrides: Sequence[Sequence[str]],
         initial_job_idx: int,  # noqa: ARG002  (our sweeper knows one batch only)
     ) -> Sequence[JobReturn]:
-        assert self.hydra_context is not None
         assert self.task_function is not None
-        assert self.config is not None
-        loader = self.hydra_context.config_loader
-        jobs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         returned = JobReturn()
-        returned.return_value = self.task_function(jobs)
+        returned.return_value = self.task_function(self._compose(job_overrides))
         returned.status = JobStatus.COMPLETED
         return [returned]
+
+    def _compose(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[DictConfig]:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        loader = share_loader(self.hydra_context.config_loader)
+        for overrides in job_overrides:
+            yield loader.load_sweep_config(self.config, list(overrides))
 
 
 _PACKAGE = "hydra_plugins.modelpress_sweep.sweep"

@@ -38,6 +38,7 @@ class Application:
         path.write_text(textwrap.dedent(text))
 
     def run(self, monkeypatch, *arguments: str) -> list[Any]:
+        """What the task was called with; the jobs of a sweep are not composed yet."""
         monkeypatch.setattr(sys, "argv", ["app", *arguments])
         entry = hydra.main(version_base="1.3", config_path=str(self.folder / "conf"), config_name="config")
         entry(self.calls.append)()
@@ -79,7 +80,7 @@ def test_a_multirun_without_a_sweep_is_one_call_with_one_job(app, monkeypatch):
 
 
 def test_each_job_knows_its_own_overrides(app, monkeypatch):
-    (jobs,) = app.run(monkeypatch, "-m", "size=1,2", "colour=blue")
+    jobs = list(*app.run(monkeypatch, "-m", "size=1,2", "colour=blue"))
     assert all(isinstance(job, DictConfig) for job in jobs)
     assert [sorted(job.hydra.overrides.task) for job in jobs] == [["colour=blue", "size=1"], ["colour=blue", "size=2"]]
 
@@ -112,9 +113,23 @@ def test_a_large_sweep_is_one_call(app, monkeypatch):
         (["size=1,2", "no_such_key=1,2"], "no_such_key"),
     ],
 )
-def test_one_broken_job_hands_none_over(app, monkeypatch, arguments, message):
+def test_a_broken_job_is_raised_to_who_takes_it(app, monkeypatch, arguments, message):
+    (jobs,) = app.run(monkeypatch, "-m", *arguments)
     with pytest.raises(HydraException, match=message):
-        app.run(monkeypatch, "-m", *arguments)
+        list(jobs)
+
+
+def test_a_job_is_composed_when_it_is_asked_for(app, monkeypatch):
+    (jobs,) = app.run(monkeypatch, "-m", "+shape=round,oval")
+    assert next(jobs).shape == {"radius": 1}
+    app.write("shape/oval.yaml", "radii: [1, 2]")
+    assert next(jobs).shape == {"radii": [1, 2]}
+    assert next(jobs, None) is None
+
+
+def test_a_sweep_that_cannot_be_composed_at_all_does_not_reach_the_task(app, monkeypatch):
+    with pytest.raises(HydraException, match="no_such_key"):
+        app.run(monkeypatch, "-m", "size=1,2", "no_such_key=1")
     assert app.calls == []
 
 
@@ -131,7 +146,7 @@ def test_what_the_task_raises_comes_to_the_caller(app, monkeypatch):
 
 def test_a_sweep_writes_no_files(app, monkeypatch):
     before = sorted(app.folder.rglob("*"))
-    app.run(monkeypatch, "-m", "size=1,2")
+    list(*app.run(monkeypatch, "-m", "size=1,2"))
     assert sorted(app.folder.rglob("*")) == before
 
 

@@ -1,3 +1,5 @@
+from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -5,9 +7,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from exporter import spec as spec_module
 from exporter.errors import ConfigError, ExitCode
 from exporter.spec import DType, ExportSpec, FillKind
 from exporter.validation import find_problems
+from pipeline import config as config_module
 from pipeline.cli import run
 from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
 from pipeline.config_errors import explain_hydra_error
@@ -277,3 +281,77 @@ def test_a_model_without_a_source_is_refused_with_exit_code_2():
 def test_the_gates_of_fp32_stand_in_the_schema_alone():
     spec = compose_spec(compose_config("+model=mlp"), [])
     assert (spec.precision.rtol, spec.precision.atol) == (1e-4, 1e-5)
+
+
+def plain_config(*overrides: str) -> dict:
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+
+
+EXACT = [[f"+model={model}"] for model in MODELS] + [
+    ["+model=mlp", "precision=fp16", "tracking=off", "id=a"],
+    ["+model=mlp", "+release=zoo", "executor.workers=2", "executor.timeout_s=10"],
+    ["+model=bert", "export.optimize=[cse,inline]", "++model.constants={return_dict: false, scale: 1.5}"],
+]
+
+
+@pytest.mark.parametrize("overrides", EXACT, ids=" ".join)
+def test_a_config_of_the_right_types_is_read_as_omegaconf_would_read_it(overrides):
+    plain = plain_config(*overrides)
+    assert config_module._read_exactly(plain) == config_module._read_leniently(plain)
+
+
+def put(plain: dict, dotted: str, value: object) -> None:
+    *sections, name = dotted.split(".")
+    for section in sections:
+        plain = plain[section]
+    plain[name] = value
+
+
+# Each of these means something else to OmegaConf than to a plain reading of the data.
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("model.seed", "3", 3),
+        ("model.weights", 7, "7"),
+        ("precision.rtol", "1e-3", 1e-3),
+        ("force", "yes", True),
+        ("precision.name", "PrecisionName.fp16", "fp16"),
+    ],
+)
+def test_a_value_that_omegaconf_converts_is_left_to_it(key, value, expected):
+    plain = plain_config("+model=mlp")
+    put(plain, key, value)
+    assert config_module._read_exactly(plain) is None
+    config = read_config(OmegaConf.create(plain))
+    assert attrgetter(key)(config) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.name", "???", "model.name: is missing"),
+        ("model.source._target_", "???", "model.source._target_: is missing"),
+        ("model.dims", {1: {"min": 1, "max": 2, "example": 1}}, "Key 1"),
+        ("model.nme", "x", "model.nme: unknown key"),
+        ("precision", None, "precision: None is a single value"),
+    ],
+)
+def test_what_a_plain_reading_would_let_pass_is_left_to_omegaconf(key, value, message):
+    plain = plain_config("+model=mlp")
+    put(plain, key, value)
+    assert config_module._read_exactly(plain) is None
+    with pytest.raises(ConfigError, match=message):
+        read_config(OmegaConf.create(plain))
+
+
+def test_what_reads_like_an_interpolation_is_left_to_omegaconf():
+    assert config_module._read_exactly(plain_config("+model=mlp") | {"id": "${model.name}"}) is None
+
+
+def test_the_members_of_every_enum_are_named_as_their_values():
+    # OmegaConf goes by the name, JSON and the plain reading by the value.
+    enums = [item for item in vars(spec_module).values() if isinstance(item, type) and issubclass(item, StrEnum)]
+    assert len(enums) > 4
+    assert [member for item in enums if item is not StrEnum for member in item if member.name != member.value] == []
