@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,32 @@ from exporter.plain_data import DataError, from_plain, to_plain
 from exporter.result import SCHEMA_VERSION, ExportResult, Failure, FileRecord, Step
 from exporter.spec import ExportSpec
 
-__all__ = ["ExportDirectory", "hash_file", "hash_parts", "read_json", "write_json"]
+__all__ = ["ExportDirectory", "NewerSchemaError", "hash_file", "hash_parts", "read_json", "write_json"]
 
-_CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 
-def hash_file(path: Path) -> str:
+class NewerSchemaError(DataError):
+    """A newer modelpress wrote the file, and this one does not know what it means.
+
+    Args:
+        path: The file.
+        version: Its schema.
+        writer: The version of modelpress that the file says it is from; empty if it does not say.
+    """
+
+    def __init__(self, path: Path, version: int, writer: str) -> None:
+        super().__init__(f"{path}: schema_version is {version}, this modelpress reads {SCHEMA_VERSION}")
+        self.version = version
+        self.writer = writer
+
+
+def hash_file(path: Path, piece_bytes: int = _PIECE_BYTES) -> str:
     """The sha256 of a file, read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(piece_bytes):
+            digest.update(piece)
     return digest.hexdigest()
 
 
@@ -202,11 +217,15 @@ class ExportDirectory:
         """Read result.json.
 
         Raises:
-            DataError: It is broken, or a newer modelpress wrote it.
+            NewerSchemaError: A newer modelpress wrote it.
+            DataError: It is broken.
             FileNotFoundError: There is none.
         """
         data = read_json(self.result)
         version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            writer = data["versions"].get("modelpress") if isinstance(data.get("versions"), dict) else None
+            raise NewerSchemaError(self.result, version, str(writer or ""))
         if version != SCHEMA_VERSION:
             raise DataError(f"{self.result}: schema_version is {version!r}, this modelpress reads {SCHEMA_VERSION}")
         return from_plain(ExportResult, data)
@@ -219,10 +238,10 @@ class ExportDirectory:
             if path.exists()
         ]
 
-    def damaged_files(self, result: ExportResult) -> list[str]:
+    def damaged_files(self, result: ExportResult, hash_one: Callable[[Path], str] = hash_file) -> list[str]:
         """Names of recorded files that are missing or whose bytes are not the recorded ones."""
-        return [
-            record.path
-            for record in result.files
-            if not (self.path / record.path).is_file() or hash_file(self.path / record.path) != record.sha256
-        ]
+        return [record.path for record in result.files if not self._is_whole(record, hash_one)]
+
+    def _is_whole(self, record: FileRecord, hash_one: Callable[[Path], str]) -> bool:
+        path = self.path / record.path
+        return path.is_file() and path.stat().st_size == record.size_bytes and hash_one(path) == record.sha256

@@ -4,7 +4,7 @@
     +-- ExportFailedError    1     an export failed, so there is no program to work with
     +-- ConfigError          2     the config or the command line is wrong; nothing started
     +-- LockedError          4     another run holds the output directory
-    +-- StorageError         5     disk full, read-only, no permission
+    +-- StorageError         5     disk full, read-only, no permission; or what is not ours in the way
     +-- SyncError            6     exports are fine; MLflow or DVC is behind
     +-- IntegrityError       7     published bytes do not match their record
     StepError                      one step of one export failed; becomes a `Failure` in the result
@@ -118,7 +118,7 @@ class LockedError(ModelpressError):
 
 
 class StorageError(ModelpressError):
-    """The output directory cannot be written: full, read-only or not permitted."""
+    """The output cannot be written: full, read-only, not permitted, or taken by what is not ours to replace."""
 
     exit_code = ExitCode.STORAGE
 

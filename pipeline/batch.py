@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from exporter.directory import ExportDirectory, write_json
-from exporter.errors import ConfigError, ExitCode, FailureKind
+from exporter.errors import ExitCode, FailureKind
 from exporter.failures import is_storage_error
 from exporter.result import ExportResult, Status
-from exporter.spec import Device, ExportSpec
+from exporter.spec import Device
 from pipeline.admission import find_budget
 from pipeline.config import Config
 from pipeline.display import Display
@@ -20,7 +20,7 @@ from pipeline.ledger import Ledger, record_cancelled, record_result
 from pipeline.local_executor import LocalExecutor, count_cores
 from pipeline.lock import lock_output
 from pipeline.outcomes import collect_result, fail_result
-from pipeline.plan import PlannedExport, plan_exports, require_sound
+from pipeline.plan import Job, PlannedExport, Planner
 from pipeline.publication import publish
 from registry_sync.metrics import collect_metrics
 from registry_sync.record import BatchRecord, ExportRecord
@@ -32,19 +32,12 @@ __all__ = ["Job", "make_executor", "run_batch"]
 _MAX_FAILURES = 5
 
 
-@dataclass(frozen=True)
-class Job:
-    """One spec and the settings of the run it came with."""
-
-    spec: ExportSpec
-    config: Config
-
-
 def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | None = None) -> ExitCode:
     """Export what is not up to date, and say how it went.
 
     Args:
-        jobs: At least one; they have to agree on the settings of the run (executor, tracking, output).
+        jobs: At least one; they have to agree on the settings of the run (executor, tracking, output). Taken one by
+            one; what taking one raises goes to the caller, and nothing is exported.
         command: The command line's arguments, for the record.
         executor: Runs the workers, in the place of the one that the config asks for.
 
@@ -52,17 +45,19 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
         ModelpressError: Nothing could be started: the jobs contradict each other, the output is locked or not
             writable.
     """
-    jobs = list(jobs)
-    config = _common_settings(jobs)
+    jobs = iter(jobs)
+    first = next(jobs)
+    config = first.config
+    planner = Planner(config)
     executor = executor or make_executor(config)
-    specs = [job.spec for job in jobs]
-    require_sound(specs)
-    exports = Path(config.output.exports)
     with Interruption(lambda: executor.close(at_once=True)) as interruption:
         try:
-            with lock_output(exports):
-                planned = plan_exports(specs, exports, force=config.force)
-                return _Batch(config, planned, command, executor, interruption).run()
+            with lock_output(Path(config.output.exports)):
+                for job in chain([first], jobs):
+                    if planner.add(job):
+                        # Warms up while the next job is composed; nothing is exported before all are sound.
+                        executor.prepare()
+                return _Batch(config, planner.finish(), command, executor, interruption).run()
         except Stopped as stopped:
             # Before anything had begun.
             return stopped.code
@@ -247,25 +242,6 @@ class _Batch:
             self._display.complain(f"  {failure.hint}; see {export.directory}/")
         if len(failed) > _MAX_FAILURES:
             self._display.complain(f"and {len(failed) - _MAX_FAILURES} more: {self._ledger.run.summary}")
-
-
-def _common_settings(jobs: Sequence[Job]) -> Config:
-    first = jobs[0].config
-    for name in ("executor", "tracking", "output", "release", "force"):
-        if any(getattr(job.config, name) != getattr(first, name) for job in jobs):
-            raise ConfigError(f"{name}: differs between the jobs of the sweep; it holds for a whole batch")
-    models = [job.spec.model.name for job in jobs]
-    if first.release is not None and first.release.models and set(models) != set(first.release.models):
-        wrong = sorted(set(models) ^ set(first.release.models))
-        raise ConfigError(
-            f"release: {first.release.name!r} is {len(first.release.models)} models, and this run is not of those "
-            f"(differs in {', '.join(wrong)}); leave out +release or +model"
-        )
-    if first.executor.workers is not None and first.executor.workers < 1:
-        raise ConfigError(f"executor.workers: {first.executor.workers} must be at least 1")
-    if not 0 < first.executor.timeout_s < float("inf"):
-        raise ConfigError(f"executor.timeout_s: {first.executor.timeout_s} must be more than 0")
-    return first
 
 
 def make_executor(config: Config) -> Executor:

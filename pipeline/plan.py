@@ -1,25 +1,29 @@
 """Before anything starts: are the jobs sound together, and which of them is there work for?"""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.arguments import find_roots
-from exporter.checkpoint import CheckpointError, find_files
 from exporter.cuda import find_device_problem
-from exporter.directory import ExportDirectory
-from exporter.errors import ConfigError
-from exporter.plain_data import DataError
+from exporter.errors import ConfigError, StorageError
 from exporter.result import ExportResult, Status
-from exporter.spec import Device, ExportSpec, ModelSpec
-from exporter.suggestion import suggest
-from pipeline.fingerprint import explain_change, take_fingerprint
-from pipeline.source_code import Forward, find_forward, find_names, find_target, has_module
+from exporter.spec import Device, ExportSpec
+from pipeline.config import Config
+from pipeline.fingerprint import Fingerprint, explain_change, start_fingerprint
+from pipeline.hashes import Hashes
+from pipeline.published import Published, read_published
+from pipeline.soundness import find_spec_problems
+from pipeline.source_code import forget_sources
 
-__all__ = ["PlannedExport", "plan_exports", "require_sound"]
+__all__ = ["Job", "PlannedExport", "Planner"]
 
-# Letters in common, from 0 to 1, that make a name a misspelling: `input_idz` has 0.89 of them with `input_ids`.
-_MISSPELT = 0.85
+
+@dataclass(frozen=True)
+class Job:
+    """One spec and the settings of the run it came with."""
+
+    spec: ExportSpec
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -34,120 +38,132 @@ class PlannedExport:
     published: ExportResult | None = None
 
 
-def require_sound(specs: Sequence[ExportSpec]) -> None:
-    """See that no two exports share a directory, that each source takes the inputs, and that a GPU asked for is there.
+@dataclass(frozen=True)
+class _Entry:
+    spec: ExportSpec
+    fingerprint: Fingerprint
+    published: Published
+
+
+class Planner:
+    """Takes the jobs one by one, as they are composed, and says what is to be done when all are there.
+
+    Large files are hashed in threads meanwhile.
+
+    Args:
+        settings: Of the first job; all others have to agree with it on the run (executor, tracking, output).
 
     Raises:
-        ConfigError: With every problem on a line of its own.
+        ConfigError: No run can have these settings.
     """
-    problems = [*_find_duplicates(specs)]
-    # Of the machine, not of a model: once is enough.
-    on_gpu = next((spec for spec in specs if spec.export.device is not Device.cpu), None)
-    if on_gpu is not None and (problem := find_device_problem(on_gpu)):
-        problems.append(problem)
-    checked: set[int] = set()
-    for spec in specs:
-        if id(spec.model) not in checked:
-            checked.add(id(spec.model))
-            problems.extend(f"{spec.model.name}: {problem}" for problem in _find_source_problems(spec.model))
-        table = spec.export.custom_translation_table
-        if table is not None:
-            found = _find_target_problems("export.custom_translation_table", str(table["_target_"]))
-            problems.extend(f"{spec.model.name}: {problem}" for problem in found)
-    if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
 
+    def __init__(self, settings: Config) -> None:
+        _require_possible(settings)
+        self._settings = settings
+        self._exports = Path(settings.output.exports)
+        self._hashes = Hashes()
+        self._entries: list[_Entry] = []
+        self._ids: dict[str, str] = {}
+        self._models: list[str] = []
+        self._needs_device = False
+        # Kept until the last job is there: a person wants to hear of all problems at once.
+        self._problems: list[str] = []
+        self._obstacles: list[str] = []
+        forget_sources()
 
-def plan_exports(specs: Sequence[ExportSpec], exports: Path, *, force: bool) -> list[PlannedExport]:
-    """Tell for each spec whether its published export is still what it would become, and whole."""
-    return [_plan(spec, ExportDirectory(exports / spec.id), force=force) for spec in specs]
+    def add(self, job: Job) -> bool:
+        """Take one more job.
 
+        Returns:
+            Whether it is known already that there is work for it. What looks up to date may still turn out to be
+            damaged, or to depend on a large file that has changed.
+        """
+        spec = job.spec
+        self._models.append(spec.model.name)
+        problems = [
+            *self._find_differences(job.config),
+            *self._find_duplicates(spec),
+            *self._find_device_problems(spec),
+        ]
+        problems.extend(find_spec_problems(spec))
+        published = read_published(self._exports / spec.id)
+        self._problems.extend(problems)
+        self._obstacles.extend(filter(None, [published.obstacle]))
+        if problems or published.obstacle:
+            return False
+        entry = _Entry(spec, start_fingerprint(spec, self._hashes), published)
+        self._entries.append(entry)
+        is_due = bool(published.lack) or self._settings.force or entry.fingerprint.differs_from(published.fingerprint)
+        if not is_due and published.result is not None:
+            for record in published.result.files:
+                self._hashes.start(published.directory.path / record.path)
+        return is_due
 
-def _plan(spec: ExportSpec, published: ExportDirectory, *, force: bool) -> PlannedExport:
-    parts = take_fingerprint(spec)
-    if not published.path.is_dir():
-        return PlannedExport(spec, parts, "new")
-    if force:
-        return PlannedExport(spec, parts, "force=true")
-    try:
-        result = published.read_result()
-        recorded = published.read_fingerprint()
-    except (OSError, DataError):
-        return PlannedExport(spec, parts, "the published export has no readable record")
-    reason = explain_change(recorded, parts)
-    damaged = published.damaged_files(result)
-    if not reason and damaged:
-        reason = f"published bytes changed: {', '.join(damaged)}"
-    if not reason and result.status is not Status.passed:
-        reason = "the published export did not pass"
-    return PlannedExport(spec, parts, reason, None if reason else result)
+    def finish(self) -> list[PlannedExport]:
+        """The plan, in the order of the jobs.
 
+        Raises:
+            ConfigError: The jobs contradict each other, or one is unsound; each problem is a line.
+            StorageError: What stands at an export's place must not be replaced; each such place is a line.
+        """
+        self._problems.extend(self._find_strangers())
+        lines = [*dict.fromkeys(self._problems), *self._obstacles]
+        if self._problems:
+            raise ConfigError("\n".join(lines))
+        if self._obstacles:
+            # Not the config is wrong but the disk's content: on another machine the same command is right.
+            raise StorageError("\n".join(lines))
+        planned = [self._settle(entry, self._hashes) for entry in self._entries]
+        self._hashes.close()
+        return planned
 
-def _find_duplicates(specs: Sequence[ExportSpec]) -> Iterator[str]:
-    seen: dict[str, str] = {}
-    for spec in specs:
+    def _find_differences(self, config: Config) -> Iterator[str]:
+        for name in ("executor", "tracking", "output", "release", "force"):
+            if getattr(config, name) != getattr(self._settings, name):
+                yield f"{name}: differs between the jobs of the sweep; it holds for a whole batch"
+
+    def _find_duplicates(self, spec: ExportSpec) -> Iterator[str]:
         # File systems that fold case would give both one directory.
         folded = spec.id.casefold()
-        if folded in seen:
+        if folded in self._ids:
             yield f"id: two exports are named {spec.id!r}; sweep a value only once, or set id=NAME for one of them"
-        seen[folded] = spec.id
+        self._ids[folded] = spec.id
+
+    def _find_device_problems(self, spec: ExportSpec) -> Iterator[str]:
+        # Of the machine, not of a model: once is enough.
+        if spec.export.device is not Device.cpu and not self._needs_device:
+            self._needs_device = True
+            yield from filter(None, [find_device_problem(spec)])
+
+    def _find_strangers(self) -> Iterator[str]:
+        release = self._settings.release
+        if release is not None and release.models and set(self._models) != set(release.models):
+            wrong = sorted(set(self._models) ^ set(release.models))
+            yield (
+                f"release: {release.name!r} is {len(release.models)} models, and this run is not of those "
+                f"(differs in {', '.join(wrong)}); leave out +release or +model"
+            )
+
+    def _settle(self, entry: _Entry, hashes: Hashes) -> PlannedExport:
+        parts = entry.fingerprint.finish()
+        published = entry.published
+        last = published.result
+        reason = published.lack or ("force=true" if self._settings.force else "")
+        reason = reason or explain_change(published.fingerprint, parts)
+        if not reason and last is not None:
+            damaged = published.directory.damaged_files(last, hashes.of_file)
+            if damaged and (now := read_published(published.directory.path)).result != last:
+                # Another run has published it anew since; so we are the explanation, for a batch holds the lock.
+                return self._settle(replace(entry, published=now), Hashes())
+            if damaged:
+                reason = f"published bytes changed: {', '.join(damaged)}"
+            elif last.status is not Status.passed:
+                reason = "the published export did not pass"
+        return PlannedExport(entry.spec, parts, reason, None if reason else last)
 
 
-def _find_source_problems(model: ModelSpec) -> Iterator[str]:
-    if model.weights is not None:
-        yield from _find_weights_problems(Path(model.weights))
-    for name, item in model.inputs.items():
-        path = item.fill.path
-        if path is not None and not Path(path).is_file():
-            yield f"model.inputs.{name}.fill.path: there is no file {path!r} (relative to {Path.cwd()})"
-    if model.input_factory is not None:
-        yield from _find_target_problems("model.input_factory", str(model.input_factory["_target_"]))
-    dotted = str(model.source["_target_"])
-    problems = list(_find_target_problems("model.source", dotted))
-    yield from problems
-    forward = find_forward(dotted) if not problems else None
-    if forward is not None:
-        yield from _find_input_problems(model, forward, dotted)
-
-
-def _find_target_problems(key: str, dotted: str) -> Iterator[str]:
-    """What of a `_target_` is not there, as far as its source says so."""
-    target = find_target(dotted)
-    if not has_module(dotted):
-        yield (
-            f"{key}._target_: there is no module {dotted.partition('.')[0]!r} for {dotted!r}, "
-            "neither installed nor in this folder"
-        )
-    if target is None:
-        return
-    defined = find_names(target)
-    if defined is not None and target.names and target.names[0] not in defined:
-        near = suggest(target.names[0], defined)
-        meant = f"; did you mean {target.module}.{near}?" if near else ""
-        yield f"{key}._target_: there is no {target.names[0]!r} in {target.module} ({target.path}){meant}"
-
-
-def _find_weights_problems(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        yield f"model.weights: there is no file {str(path)!r} (relative to {Path.cwd()})"
-        return
-    try:
-        find_files(path)
-    except CheckpointError as error:
-        yield f"model.weights: {error}"
-
-
-def _find_input_problems(model: ModelSpec, forward: Forward, dotted: str) -> Iterator[str]:
-    names = (*forward.required, *forward.optional)
-    roots = find_roots(model)
-    for root, key in roots.items():
-        if root in names:
-            continue
-        # Where forward takes **kwargs, any name is right, unless it is all but that of an argument left out.
-        near = suggest(root, names, _MISSPELT) if forward.takes_any_keyword else suggest(root, names)
-        if not forward.takes_any_keyword or (near is not None and near not in roots):
-            meant = f"; did you mean {near!r}?" if near else ""
-            yield f"{key}: forward({', '.join(names)}) of {dotted} takes no {root!r}{meant}"
-    for name in forward.required:
-        if name not in roots:
-            yield f"model.inputs: forward of {dotted} needs {name!r}, which is not declared"
+def _require_possible(settings: Config) -> None:
+    if settings.executor.workers is not None and settings.executor.workers < 1:
+        raise ConfigError(f"executor.workers: {settings.executor.workers} must be at least 1")
+    if not 0 < settings.executor.timeout_s < float("inf"):
+        raise ConfigError(f"executor.timeout_s: {settings.executor.timeout_s} must be more than 0")

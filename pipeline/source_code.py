@@ -5,14 +5,17 @@ at run time) comes back as None, and the worker finds out.
 """
 
 import ast
+import importlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+
+import exporter
 
 __all__ = [
     "Forward",
@@ -22,8 +25,10 @@ __all__ = [
     "find_names",
     "find_sources",
     "find_target",
+    "forget_sources",
     "has_module",
     "is_installed",
+    "is_modelpress",
 ]
 
 _MAX_BASES = 12
@@ -47,6 +52,13 @@ class Forward:
     takes_any_keyword: bool
 
 
+def forget_sources() -> None:
+    """Let everything be read anew: what is told here holds for one invocation, however often it is asked."""
+    for function in (find_target, find_sources, find_names, _find_spec, _imported_modules, _parse, _library_folders):
+        function.cache_clear()
+    importlib.invalidate_caches()
+
+
 @cache
 def find_target(dotted: str) -> Target | None:
     """Find the file of the longest module in a dotted path; None if its first part is no module at all."""
@@ -56,7 +68,7 @@ def find_target(dotted: str) -> Target | None:
         spec = _find_spec(".".join(parts[:length]))
         if spec is None:
             break
-        if spec.origin and spec.origin.endswith(".py"):
+        if spec.origin and spec.has_location:
             found = Target(".".join(parts[:length]), Path(spec.origin), tuple(parts[length:]))
     return found
 
@@ -85,7 +97,12 @@ def is_installed(path: Path) -> bool:
     """Whether a file belongs to an installed distribution or to Python itself, not to the user's project."""
     if {"site-packages", "dist-packages"} & set(path.parts):
         return True
-    return any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+    return any(path.is_relative_to(folder) for folder in _library_folders())
+
+
+@cache
+def _library_folders() -> tuple[str, ...]:
+    return tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
 
 
 @dataclass(frozen=True)
@@ -97,33 +114,48 @@ class Sources:
     packages: list[str]
 
 
+@cache
 def find_sources(target: Target) -> Sources:
-    """The target's file and, through their imports, all others of the project; installed code by its package."""
+    """The target's file and, through their imports, all others of the project; installed code by its package.
+
+    Imports are those written as statements, wherever they stand. What code imports by a name that it computes, or reads
+    as data, cannot be told from its source.
+    """
     packages: set[str] = set()
     # To import a module is to run its packages' __init__.py first.
     pending = list(_prefixes(target.module))
-    seen: dict[str, Path] = {}
+    seen: set[str] = set()
+    files: dict[str, Path] = {}
     while pending:
         name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         spec = _find_spec(name)
-        if name in seen or spec is None or not spec.origin:
+        if spec is None or not spec.origin or not spec.has_location:
             continue
         path = Path(spec.origin)
         if is_installed(path):
             packages.add(name.partition(".")[0])
-        elif path.suffix == ".py":
-            seen[name] = path
-            pending.extend(_imported_modules(path, name))
-    files = {_file_name(name, path): path for name, path in sorted(seen.items())}
-    return Sources(files, sorted(packages - sys.stdlib_module_names))
+        else:
+            files[_file_name(name, path)] = path
+            if not is_modelpress(path):
+                pending.extend(_imported_modules(path, name))
+    return Sources(dict(sorted(files.items())), sorted(packages - sys.stdlib_module_names))
+
+
+def is_modelpress(path: Path) -> bool:
+    """Whether a file is one of the exporter's own, which count together; its zoo does not, each model is for itself."""
+    return path.parent == Path(exporter.__file__).parent
 
 
 def _file_name(module: str, path: Path) -> str:
     """A module as a file: the same wherever its folder lies, and however Python comes to find it."""
     folder = module.replace(".", "/")
-    return f"{folder}/__init__.py" if path.name == "__init__.py" else f"{folder}.py"
+    return f"{folder}/__init__.py" if path.name == "__init__.py" else f"{folder}{path.suffix}"
 
 
+@cache
 def find_names(target: Target) -> set[str] | None:
     """What a module defines or imports at its top level; None where it may define more while it runs."""
     tree = _parse(target.path)
@@ -214,16 +246,41 @@ def _read_arguments(arguments: ast.arguments) -> Forward:
     return Forward(tuple(required), tuple(optional), arguments.kwarg is not None)
 
 
-def _imported_modules(path: Path, module: str) -> Iterator[str]:
+@cache
+def _imported_modules(path: Path, module: str) -> frozenset[str]:
+    names: set[str] = set()
     tree = _parse(path)
-    for node in ast.walk(tree) if tree is not None else ():
+    for node in _statements(tree.body) if tree is not None else ():
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _prefixes(alias.name)
+                names.update(_prefixes(alias.name))
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, module, path)
-            yield from _prefixes(base)
-            yield from (f"{base}.{alias.name}" for alias in node.names if base)
+            names.update(_prefixes(base))
+            for alias in node.names:
+                # `from package import *` also imports the modules that the package's __all__ names.
+                passed_on = _listed_names(base) if alias.name == "*" else [alias.name]
+                names.update(f"{base}.{name}" for name in passed_on if base)
+    return frozenset(names)
+
+
+def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """Every statement, in whatever block; expressions are left out, which are most of a tree and import nothing."""
+    for node in body:
+        yield node
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, block, ()))
+
+
+def _listed_names(module: str) -> list[str]:
+    """What a module's `__all__` lists, where it is written out."""
+    spec = _find_spec(module)
+    tree = _parse(Path(spec.origin)) if spec is not None and spec.origin and spec.has_location else None
+    for node in tree.body if tree is not None else ():
+        match node:
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=items) | ast.Tuple(elts=items)):
+                return [item.value for item in items if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+    return []
 
 
 def _prefixes(module: str) -> Iterator[str]:

@@ -16,12 +16,12 @@ from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError, ExitCode, LockedError, StorageError
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
-from pipeline import source_code
 from pipeline.batch import Job, run_batch
 from pipeline.cli import run
 from pipeline.config import Config, ExecutorOptions, OutputOptions, ReleaseOptions
 from pipeline.fingerprint import take_fingerprint
 from pipeline.lock import lock_output
+from pipeline.source_code import forget_sources
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, Outcome, RunDirectory
 
@@ -29,8 +29,7 @@ from registry_sync.record import BatchRecord, Outcome, RunDirectory
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for function in (source_code.find_target, source_code._find_spec, source_code._parse):
-        function.cache_clear()
+    forget_sources()
     return tmp_path
 
 
@@ -61,6 +60,11 @@ def read_run() -> tuple[RunDirectory, BatchRecord, list[dict]]:
     return run_directory, run_directory.read_summary(), events
 
 
+def require_nothing_started() -> None:
+    assert not Path("runs").exists()
+    assert list(Path("exports").glob("*")) == []
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -75,7 +79,7 @@ def test_jobs_that_disagree_on_the_run_are_refused_by_the_key(folder, name, valu
     with pytest.raises(ConfigError) as caught:
         run_batch([make_job("a"), make_job("b", **{name: value})], [])
     assert str(caught.value) == f"{name}: differs between the jobs of the sweep; it holds for a whole batch"
-    assert list(folder.iterdir()) == []
+    require_nothing_started()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,19 @@ def test_settings_that_no_executor_can_follow_are_refused(folder, options, messa
 def test_an_unsound_job_stops_the_batch_before_anything_is_made(folder):
     with pytest.raises(ConfigError, match="there is no 'Doubels' in worker_models"):
         run_batch([make_job("a"), make_job("b", target="worker_models.Doubels")], [])
-    assert list(folder.iterdir()) == []
+    require_nothing_started()
+
+
+def test_a_job_that_cannot_be_composed_stops_the_batch_before_anything_starts(folder):
+    def compose():
+        yield make_job("a")
+        raise ConfigError("the second one is wrong")
+
+    with pytest.raises(ConfigError, match="the second one is wrong"):
+        run_batch(compose(), [])
+    require_nothing_started()
+    with lock_output(Path("exports")):
+        pass
 
 
 def test_a_sweep_without_any_job_is_a_config_error(folder, capfd):

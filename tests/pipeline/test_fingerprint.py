@@ -12,8 +12,9 @@ from exporter.checkpoint import hash_weights
 from exporter.directory import hash_file
 from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.versions import library_versions
-from pipeline import fingerprint, source_code
+from pipeline import fingerprint
 from pipeline.fingerprint import explain_change, take_fingerprint
+from pipeline.source_code import forget_sources
 
 
 @pytest.fixture
@@ -41,13 +42,8 @@ def make_spec(**model) -> ExportSpec:
 
 def take(spec: ExportSpec | None = None) -> dict[str, str]:
     """As in a process of its own, which has not read any source yet."""
-    for function in (
-        source_code.find_target,
-        source_code._find_spec,
-        source_code._parse,
-        fingerprint._distribution_version,
-        fingerprint._hash_own_code,
-    ):
+    forget_sources()
+    for function in (fingerprint._distribution_version, fingerprint._hash_own_code):
         function.cache_clear()
     return take_fingerprint(spec or make_spec())
 

@@ -9,9 +9,9 @@ from exporter.directory import ExportDirectory, write_json
 from exporter.errors import ConfigError, ExitCode, FailureKind
 from exporter.result import Failure, Step
 from exporter.spec import Device, ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
-from pipeline import source_code
+from pipeline.config import Config, ExecutorOptions
 from pipeline.fingerprint import take_fingerprint
-from pipeline.plan import plan_exports, require_sound
+from pipeline.plan import Job, PlannedExport, Planner
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,6 @@ def project(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for function in (source_code.find_target, source_code._find_spec, source_code._parse):
-        function.cache_clear()
     return tmp_path
 
 
@@ -40,26 +38,37 @@ def make_spec(
     )
 
 
-def publish_export(spec: ExportSpec, failure: Failure | None = None) -> ExportDirectory:
+def publish_export(
+    spec: ExportSpec, failure: Failure | None = None, weights: bytes = b"some weights"
+) -> ExportDirectory:
     """What a run of that spec would have left under exports/."""
     directory = ExportDirectory(Path("exports") / spec.id)
     directory.path.mkdir(parents=True)
     directory.model.write_bytes(b"a graph")
-    directory.model_data.write_bytes(b"some weights")
+    directory.model_data.write_bytes(weights)
     write_json(directory.spec, spec)
     write_json(directory.fingerprint, take_fingerprint(spec))
     write_result(directory, describe_result(spec, failure, time.time(), files=directory.record_files()))
     return directory
 
 
-def plan_one(spec: ExportSpec, *, force: bool = False):
-    (planned,) = plan_exports([spec], Path("exports"), force=force)
+def plan(*specs: ExportSpec, **settings) -> list[PlannedExport]:
+    """The plan, made as from the jobs of one sweep."""
+    config = Config(model=specs[0].model, precision=specs[0].precision, **settings)
+    planner = Planner(config)
+    for spec in specs:
+        planner.add(Job(spec, config))
+    return planner.finish()
+
+
+def plan_one(spec: ExportSpec, **settings) -> PlannedExport:
+    (planned,) = plan(spec, **settings)
     return planned
 
 
 def complaint(*specs: ExportSpec) -> str:
     with pytest.raises(ConfigError) as caught:
-        require_sound(specs)
+        plan(*specs)
     assert caught.value.exit_code is ExitCode.CONFIG
     return str(caught.value)
 
@@ -75,13 +84,13 @@ def complaint(*specs: ExportSpec) -> str:
     ],
 )
 def test_a_sound_spec_has_no_complaint(target, inputs):
-    require_sound([make_spec(target=target, inputs=inputs), make_spec("other", target=target, inputs=inputs)])
+    assert len(plan(make_spec(target=target, inputs=inputs), make_spec("other", target=target, inputs=inputs))) == 2
 
 
 def test_a_missing_gpu_is_told_once_whatever_the_number_of_models(monkeypatch):
     monkeypatch.setattr(cuda, "_find_torch", lambda: Path("nowhere"))
     specs = [make_spec(name) for name in ("one", "two", "three")]
-    require_sound(specs)
+    assert len(plan(*specs)) == 3
     for spec in specs[1:]:
         spec.export.device = Device.cuda
     assert complaint(*specs) == "export.device: cuda, but there is no torch"
@@ -137,7 +146,7 @@ def test_a_translation_table_that_is_not_there_is_refused(target, problem):
     spec.export.custom_translation_table = {"_target_": target}
     assert complaint(spec).startswith(f"net: export.custom_translation_table._target_: {problem}")
     spec.export.custom_translation_table = {"_target_": "pl_models.build_net"}
-    require_sound([spec])
+    assert plan_one(spec).reason == "new"
 
 
 def test_a_checkpoint_whose_shards_are_missing_or_elsewhere_is_refused(project):
@@ -148,7 +157,7 @@ def test_a_checkpoint_whose_shards_are_missing_or_elsewhere_is_refused(project):
         "net: model.weights: w.safetensors.index.json: there is no shard 'w-1.safetensors' beside it"
     )
     (project / "w-1.safetensors").write_bytes(b"")
-    require_sound([spec])
+    assert plan_one(spec).reason == "new"
     (project / "w.safetensors.index.json").write_text('{"weight_map": {"a": "../w-1.safetensors"}}')
     assert "shard '../w-1.safetensors' must be a .safetensors file in the index's own directory" in complaint(spec)
 
@@ -158,10 +167,10 @@ def test_all_problems_are_told_at_once_and_each_once():
     specs.append(make_spec("c", target="pl_nowhere.Net"))
     lines = complaint(*specs).splitlines()
     assert [line.split(":")[0:2] for line in lines] == [
-        ["id", " two exports are named 'a'; sweep a value only once, or set id=NAME for one of them"],
         ["net", " model.inputs.pixel"],
         ["net", " model.inputs"],
         ["net", " model.source._target_"],
+        ["id", " two exports are named 'a'; sweep a value only once, or set id=NAME for one of them"],
     ]
 
 
@@ -214,17 +223,80 @@ def test_a_published_export_that_failed_is_made_again():
 
 
 @pytest.mark.parametrize("name", ["result.json", "fingerprint.json"])
-@pytest.mark.parametrize("damage", [None, b"", b"{", b"[]", b"\xff", b'{"schema_version": 99}', b'{"a": 1}'])
+@pytest.mark.parametrize("damage", [None, b"", b"{", b"[]", b"\xff", b'{"schema_version": 0}', b'{"a": 1}', "folder"])
 def test_a_record_that_cannot_be_read_is_a_reason(name, damage):
     path = publish_export(make_spec()).path / name
-    if damage is None:
-        path.unlink()
-    else:
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage is not None:
         path.write_bytes(damage)
-    assert plan_one(make_spec()).reason == "the published export has no readable record"
+    planned = plan_one(make_spec())
+    expected = "missing" if damage in (None, "folder") else "broken"
+    assert (planned.reason, planned.published) == (f"{name} is {expected}", None)
 
 
 def test_each_spec_is_planned_by_itself_in_the_order_given():
     publish_export(make_spec("b"))
-    planned = plan_exports([make_spec(name) for name in "abc"], Path("exports"), force=False)
+    planned = plan(*[make_spec(name) for name in "abc"])
     assert [(plan.spec.id, plan.reason) for plan in planned] == [("a", "new"), ("b", ""), ("c", "new")]
+
+
+def test_settings_that_no_run_can_have_are_refused_before_any_job_is_taken():
+    spec = make_spec()
+    with pytest.raises(ConfigError, match=r"^executor\.workers: 0 must be at least 1$"):
+        Planner(Config(model=spec.model, precision=spec.precision, executor=ExecutorOptions(workers=0)))
+
+
+def test_that_there_is_work_is_known_as_soon_as_the_job_is_there():
+    publish_export(make_spec("same"))
+    publish_export(make_spec("changed"))
+    spec = make_spec()
+    config = Config(model=spec.model, precision=spec.precision)
+    planner = Planner(config)
+    specs = [make_spec("same"), make_spec("fresh"), make_spec("changed", opset=21), make_spec("wrong", inputs=())]
+    assert [planner.add(Job(item, config)) for item in specs] == [False, True, True, False]
+
+
+def test_a_damaged_file_is_found_when_all_jobs_are_there():
+    directory = publish_export(make_spec())
+    directory.model.write_bytes(b"a grapf")
+    spec = make_spec()
+    config = Config(model=spec.model, precision=spec.precision)
+    planner = Planner(config)
+    assert not planner.add(Job(spec, config))
+    assert [plan.reason for plan in planner.finish()] == ["published bytes changed: model.onnx"]
+
+
+def test_a_checkpoint_and_a_published_file_are_read_once_whatever_the_number_of_exports(project, monkeypatch):
+    opened: list[str] = []
+    real_open = Path.open
+
+    def count(self, mode="r", *args, **kwargs):
+        if mode == "rb" and kwargs.get("buffering") == 0:
+            opened.append(self.name)
+        return real_open(self, mode, *args, **kwargs)
+
+    # More than is hashed at once, so that threads do it.
+    (project / "w.safetensors").write_bytes(bytes(3 << 20))
+    specs = [make_spec(name) for name in "abc"]
+    for spec in specs:
+        spec.model.weights = "w.safetensors"
+        publish_export(spec)
+    monkeypatch.setattr(Path, "open", count)
+    assert [item.reason for item in plan(*specs)] == ["", "", ""]
+    assert sorted(opened) == sorted(["w.safetensors", "pl_models.py"] + ["model.onnx", "model.onnx.data"] * 3)
+
+
+def test_an_export_that_another_run_publishes_meanwhile_is_looked_at_again(project):
+    spec = make_spec()
+    directory = publish_export(spec)
+    config = Config(model=spec.model, precision=spec.precision)
+    planner = Planner(config)
+    planner.add(Job(spec, config))
+    # The whole directory is another now, in one step.
+    directory.path.rename(project / "before")
+    publish_export(spec, weights=b"others")
+    (planned,) = planner.finish()
+    assert planned.reason == ""
+    assert planned.published == directory.read_result()

@@ -14,6 +14,7 @@ from pipeline.source_code import (
     find_names,
     find_sources,
     find_target,
+    forget_sources,
     is_installed,
 )
 
@@ -23,14 +24,9 @@ def project(tmp_path, monkeypatch):
     """An empty project folder that modules are found in; what was looked up before is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    forget()
+    forget_sources()
     yield tmp_path
-    forget()
-
-
-def forget():
-    for function in (find_target, source_code._find_spec, source_code._parse):
-        function.cache_clear()
+    forget_sources()
 
 
 def write(path: Path, text: str) -> Path:
