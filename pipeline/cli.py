@@ -7,6 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 import hydra
@@ -22,6 +23,7 @@ from exporter.failures import is_storage_error
 from pipeline.batch import Job, run_batch
 from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
 from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error, explain_yaml_error
+from pipeline.explanation import explain_jobs
 
 __all__ = ["run"]
 
@@ -68,7 +70,11 @@ def _run(argv: Sequence[str]) -> ExitCode:
     if composed is None:
         # --help, --cfg and the like.
         return ExitCode.OK
-    return run_batch(_read_jobs(composed, argv), command=list(argv[1:]))
+    jobs = _read_jobs(composed, argv)
+    first = next(jobs)
+    if first.config.explain:
+        return explain_jobs(chain([first], jobs))
+    return run_batch(chain([first], jobs), command=list(argv[1:]))
 
 
 def _compose(argv: Sequence[str]) -> Iterator[DictConfig] | None:

@@ -84,6 +84,8 @@ class Config:
     release: ReleaseOptions | None = None
     # Export again even where the published export is up to date.
     force: bool = False
+    # Say what would be exported and why; run nothing, write nothing.
+    explain: bool = False
 
 
 def register() -> None:

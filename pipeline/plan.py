@@ -118,7 +118,7 @@ class Planner:
         return planned
 
     def _find_differences(self, config: Config) -> Iterator[str]:
-        for name in ("executor", "tracking", "output", "release", "force"):
+        for name in ("executor", "tracking", "output", "release", "force", "explain"):
             if getattr(config, name) != getattr(self._settings, name):
                 yield f"{name}: differs between the jobs of the sweep; it holds for a whole batch"
 
