@@ -13,7 +13,7 @@ from exporter.errors import FailureKind, StepError
 from exporter.failure_fingerprint import take_failure_fingerprint
 from exporter.result import Failure, Step
 
-__all__ = ["HINTS", "describe_failure", "is_storage_error", "make_failure", "one_line", "put_first"]
+__all__ = ["HINTS", "describe_failure", "is_storage_error", "make_failure", "one_line", "put_first", "tell_error"]
 
 _MAX_CAUSE = 400
 # torch's own words, on the CPU and on a GPU; both are RuntimeErrors.
@@ -112,8 +112,20 @@ def describe_failure(step: Step, error: BaseException) -> Failure:
         return make_failure(step, error.kind, error.cause, error.hint, error.ops, detail=error.detail)
     chain = _chain(error)
     root = chain[-1]
-    cause = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
-    return make_failure(step, _classify(step, chain), cause)
+    return make_failure(step, _classify(step, chain), tell_error(root))
+
+
+def tell_error(error: BaseException) -> str:
+    """Its type and its message, if it has one; an exception of a model's own may fail to say it."""
+    message = _read_message(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _read_message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001  (whatever a model's code raises here, the error itself is what counts)
+        return ""
 
 
 def is_storage_error(error: BaseException) -> bool:
@@ -122,9 +134,9 @@ def is_storage_error(error: BaseException) -> bool:
 
 
 def one_line(text: str) -> str:
-    """The text without colour codes and line breaks, cut to a readable length."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    plain = " ".join(plain.split())
+    """The text without colours and line breaks, what UTF-8 or a terminal cannot take escaped, and cut to be read."""
+    plain = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    plain = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], plain)
     return plain if len(plain) <= _MAX_CAUSE else plain[: _MAX_CAUSE - 3] + "..."
 
 
@@ -137,7 +149,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _classify(step: Step, chain: list[BaseException]) -> FailureKind:
     root = chain[-1]
-    if isinstance(root, MemoryError) or any(words in str(root) for words in _OUT_OF_MEMORY):
+    if isinstance(root, MemoryError) or any(words in _read_message(root) for words in _OUT_OF_MEMORY):
         return FailureKind.out_of_memory
     if is_storage_error(root):
         return FailureKind.storage_error
@@ -149,7 +161,7 @@ def _classify(step: Step, chain: list[BaseException]) -> FailureKind:
 def _classify_capture(chain: list[BaseException]) -> FailureKind:
     names = [type(error).__name__ for error in chain]
     if names[0] == "TorchExportError":
-        return _classify_torch_export(names, str(chain[-1]))
+        return _classify_torch_export(names, _read_message(chain[-1]))
     if "VersionConverterError" in names:
         return FailureKind.opset_mismatch
     if "DispatchError" in names:

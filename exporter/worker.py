@@ -19,7 +19,7 @@ from exporter.conductor import describe_result, run_export, write_result
 from exporter.cuda import hide_gpus
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.failures import is_storage_error, make_failure, put_first
+from exporter.failures import is_storage_error, make_failure, put_first, tell_error
 from exporter.lifeline import die_with_parent, offer_to_be_killed_first
 from exporter.provenance import read_provenance
 from exporter.spec import Device
@@ -139,7 +139,7 @@ def _write_failure(directory: ExportDirectory, error: BaseException, started: fl
     else:
         # The steps turn a model's exceptions into results; what comes through is the disk's fault or ours.
         kind = FailureKind.storage_error if is_storage_error(error) else FailureKind.internal_error
-    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    failure = put_first(directory.read_first_failure(), make_failure(directory.read_current_step(), kind, cause))
+    failure = make_failure(directory.read_current_step(), kind, tell_error(error))
+    failure = put_first(directory.read_first_failure(), failure)
     provenance = read_provenance(directory)
     write_result(directory, describe_result(directory.read_spec(), failure, started, provenance=provenance))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import FailureKind, StepError
-from exporter.failures import HINTS, describe_failure, is_storage_error, one_line
+from exporter.failures import HINTS, describe_failure, is_storage_error, one_line, tell_error
 from exporter.result import Rung, Step
 
 
@@ -153,3 +153,24 @@ def test_torchs_words_mean_nothing_outside_capture():
 )
 def test_a_message_becomes_one_readable_line(text, line):
     assert one_line(text) == line
+
+
+class SpeechlessError(RuntimeError):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", Step)
+def test_an_exception_that_cannot_say_its_message_is_told_by_its_type(step):
+    failure = describe_failure(step, SpeechlessError())
+    assert failure.cause == "SpeechlessError"
+    assert failure.kind is describe_failure(step, RuntimeError("words")).kind
+    assert tell_error(SpeechlessError()) == "SpeechlessError"
+    assert tell_error(GeneratorExit()) == "GeneratorExit"
+    assert tell_error(SystemExit("words")) == "SystemExit: words"
+
+
+def test_what_utf_8_or_a_terminal_cannot_take_is_escaped():
+    told = one_line("a\x00b\x07c\x1b]0;title\x9cd\udcffe\n \x1b[31mred\x1b[0m \u00e9")
+    assert told == r"a\x00b\x07c\x1b]0;title\x9cd\udcffe red " + "\u00e9"
+    told.encode()
