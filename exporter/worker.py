@@ -20,7 +20,7 @@ from exporter.cuda import hide_gpus
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import is_storage_error, make_failure, put_first, tell_error
-from exporter.lifeline import die_with_parent, offer_to_be_killed_first
+from exporter.lifeline import adopt_orphans, die_with_parent, offer_to_be_killed_first
 from exporter.provenance import read_provenance
 from exporter.spec import Device
 
@@ -65,6 +65,8 @@ def _detach(directory: ExportDirectory, output: Connection) -> None:
     os.setsid()
     _die_with_the_batch()
     offer_to_be_killed_first()
+    # While we run they are ours; the server would take them for those of a worker that is gone.
+    adopt_orphans()
     # What the model starts inherits this, and is found by it if it outlives the worker.
     os.environ[DIRECTORY_VARIABLE] = str(directory.path)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

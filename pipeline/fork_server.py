@@ -7,13 +7,22 @@ A process pool would lose all its tasks with one dead worker (concurrent.futures
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+import psutil
+
 __all__ = ["ForkServer"]
+
+# How long to wait for the end of processes that were killed; one that the kernel holds must not hold up a batch.
+_ORPHANS_S = 1.0
+_POLL_S = 0.002
+_OWN_CHILDREN = Path("/proc/thread-self/children")
 
 
 class ForkServer:
@@ -31,7 +40,7 @@ class ForkServer:
 
     def begin(self) -> None:
         """Start the server, unless it runs; it imports in the background while we go on."""
-        self._context.set_forkserver_preload([self._preload])
+        self._context.set_forkserver_preload(["exporter.orphanage", self._preload])
         with _worker_environment():
             forkserver.ensure_running()
 
@@ -68,6 +77,26 @@ class ForkServer:
         except ChildProcessError:
             return False
 
+    def kill_orphans(self) -> None:
+        """Kill what workers that are gone have left behind; not to be called while one is being started.
+
+        Such processes are the server's children (exporter.orphanage), as the workers are, of which we know.
+        """
+        deadline = time.monotonic() + _ORPHANS_S
+        while orphans := self._find_orphans():
+            for pid in orphans:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                return
+            # Their children are the next round's.
+            time.sleep(_POLL_S)
+
+    def _find_orphans(self) -> set[int]:
+        return _read_children(_server()._forkserver_pid) - {  # noqa: SLF001
+            child.pid for child in multiprocessing.active_children()
+        }
+
     def kill(self) -> None:
         """End the server now; by itself it would first tear down all that it has imported, after we are gone."""
         pid = _server()._forkserver_pid  # noqa: SLF001
@@ -80,6 +109,19 @@ class ForkServer:
         if _server()._forkserver_pid is not None:  # noqa: SLF001
             self.kill()
             _server()._stop()  # noqa: SLF001
+
+
+def _read_children(pid: int) -> set[int]:
+    """The children of a process, zombies too."""
+    if not _OWN_CHILDREN.exists():
+        # A kernel without CONFIG_PROC_CHILDREN; this goes through all processes of the machine.
+        with suppress(psutil.NoSuchProcess):
+            return {child.pid for child in psutil.Process(pid).children()}
+    children: set[int] = set()
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children.update(map(int, (thread / "children").read_text().split()))
+    return children
 
 
 def _server() -> Any:

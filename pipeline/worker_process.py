@@ -119,12 +119,18 @@ class WorkerProcess:
         self._process.close()
         if self._usage is not None:
             self._usage.close()
-        kill_marked(self._directory)
+        if self.task.on_gpu or not self._server.is_alive():
+            kill_marked(self._directory)
+        else:
+            self._server.kill_orphans()
         self._log.end()
 
 
 def kill_marked(directory: str) -> None:
-    """Kill what a worker started and let go of: a child in a session of its own, a child of a child."""
+    """Kill what a worker started and let go of: a child in a session of its own, a child of a child.
+
+    For want of a server that knows its children; takes a look at every process of the machine.
+    """
     for other in psutil.process_iter():
         with suppress(psutil.Error):
             if other.environ().get(DIRECTORY_VARIABLE) == directory:

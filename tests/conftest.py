@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from project import Project, copy_project
 
+# Else a failure there does not say with which values.
+pytest.register_assert_rewrite("invariants")
+
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Project:

@@ -3,29 +3,20 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import pytest
+from executors import EXECUTORS, find_grandchildren, find_sleepers, make_local
 
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
 from exporter.result import ExportResult, Status, Step
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
-from pipeline.executor import Ended, Ending, Executor, Pulse, Started, Task
-from pipeline.local_executor import LocalExecutor
+from pipeline.executor import Ended, Ending, Pulse, Started, Task
 from pipeline.outcomes import collect_result
-
-
-def make_local(workers: int, timeout_s: float) -> Executor:
-    return LocalExecutor(workers, timeout_s, budget_bytes=8 << 30)
-
-
-# An executor is added here, by what makes one of `workers` workers with a time-out in seconds.
-EXECUTORS: list[Callable[[int, float], Executor]] = [make_local]
 
 pytestmark = pytest.mark.slow
 
@@ -88,24 +79,6 @@ def make_task(spec: ExportSpec, parent: Path) -> Task:
     directory.path.mkdir()
     write_json(directory.spec, spec)
     return Task(spec.id, directory.path)
-
-
-def find_sleepers(seconds: str) -> list[int]:
-    """Children that the models left, wherever in the process tree they hang by now."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if process.info["cmdline"] == ["sleep", seconds] and process.status() != psutil.STATUS_ZOMBIE
-    ]
-
-
-def find_grandchildren() -> list[psutil.Process]:
-    """Workers are not our children: a fork server is, and they are its."""
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.ppid() != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
-    ]
 
 
 @pytest.fixture(scope="session", params=EXECUTORS)
