@@ -67,10 +67,15 @@ class ForkServer:
             process.start()
         return process
 
-    def is_alive(self) -> bool:
-        pid = _server()._forkserver_pid  # noqa: SLF001
-        if pid is None:
-            return False
+    @property
+    def pid(self) -> int | None:
+        """Of the server that runs, or ran last; None if there is none."""
+        pid: int | None = _server()._forkserver_pid  # noqa: SLF001
+        return pid
+
+    @staticmethod
+    def is_alive(pid: int) -> bool:
+        """Whether a server runs still, that of now or one before it."""
         try:
             # Without taking its status away from multiprocessing.
             return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
@@ -93,20 +98,19 @@ class ForkServer:
             time.sleep(_POLL_S)
 
     def _find_orphans(self) -> set[int]:
-        return _read_children(_server()._forkserver_pid) - {  # noqa: SLF001
-            child.pid for child in multiprocessing.active_children()
-        }
+        if self.pid is None:
+            return set()
+        return _read_children(self.pid) - {child.pid for child in multiprocessing.active_children()}
 
     def kill(self) -> None:
         """End the server now; by itself it would first tear down all that it has imported, after we are gone."""
-        pid = _server()._forkserver_pid  # noqa: SLF001
-        if pid is not None:
+        if self.pid is not None:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Kill the server and forget it."""
-        if _server()._forkserver_pid is not None:  # noqa: SLF001
+        if self.pid is not None:
             self.kill()
             _server()._stop()  # noqa: SLF001
 

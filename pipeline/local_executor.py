@@ -102,7 +102,8 @@ class LocalExecutor:
                 self._server_deaths += 1
                 if self._server_deaths > _MAX_SERVER_DEATHS:
                     # Nothing more will start.
-                    lost = Ended(task, Ending.lost, 0, 0.0, f"the fork server died {self._server_deaths} times")
+                    why = f"the fork server died {self._server_deaths} times: {error!r}"
+                    lost = Ended(task, Ending.lost, 0, 0.0, why)
                     events += [event for left in waiting for event in (Started(left), replace(lost, task=left))]
                     waiting.clear()
                 continue

@@ -24,6 +24,7 @@ STATUS_LOST = 255
 # From SIGTERM to SIGKILL.
 _GRACE_S = 2.0
 _STACKS_S = 0.1
+_CLOSING_S = 0.2
 _POLL_S = 0.02
 
 
@@ -57,6 +58,8 @@ class WorkerProcess:
         except BaseException:
             self._log.end()
             raise
+        # None for an interpreter of its own.
+        self._server_pid = None if task.on_gpu else server.pid
         self._log.begin()
         self._usage = self._open_usage()
         self._peak_rss_bytes = 0
@@ -93,12 +96,24 @@ class WorkerProcess:
             time.sleep(_STACKS_S)
             self.signal_group(signal.SIGTERM)
             return self._describe(Ending.timed_out, round(timeout_s), duration_s)
-        if code == STATUS_LOST and not self.task.on_gpu and not self._server.is_alive():
+        if code == STATUS_LOST and self._lost_its_server():
             return self._describe(Ending.lost, code, duration_s, "the server that it was forked from died")
         if code == -signal.SIGKILL and (rise := self._kills.explain_rise(KillCounts.read())):
             seen = f"; its resident memory was {self._peak_rss_bytes / 2**20:,.0f} MiB when last seen"
             return self._describe(Ending.out_of_memory, signal.SIGKILL, duration_s, rise + seen)
         return self._describe(Ending.signalled if code < 0 else Ending.exited, abs(code), duration_s)
+
+    def _lost_its_server(self) -> bool:
+        """Whether the server that this was forked from is gone, by now or in a moment; another may run already."""
+        if self._server_pid is None:
+            return False
+        # Its connections close a little before it has ended.
+        deadline = time.monotonic() + _CLOSING_S
+        while self._server.is_alive(self._server_pid):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
 
     def _describe(self, ending: Ending, code: int, duration_s: float, evidence: str = "") -> Ended:
         return Ended(self.task, ending, code, duration_s, evidence, self.was_alone)
@@ -119,10 +134,10 @@ class WorkerProcess:
         self._process.close()
         if self._usage is not None:
             self._usage.close()
-        if self.task.on_gpu or not self._server.is_alive():
-            kill_marked(self._directory)
-        else:
+        if self._server_pid is not None and self._server.is_alive(self._server_pid):
             self._server.kill_orphans()
+        else:
+            kill_marked(self._directory)
         self._log.end()
 
 

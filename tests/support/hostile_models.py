@@ -81,6 +81,12 @@ class StopsForGood(Hostile):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
+class KillsItsParent(Hostile):
+    def strike(self):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+
+
 class AsksForTooMuch(Hostile):
     def strike(self):
         torch.empty(2**60, dtype=torch.uint8)

@@ -79,8 +79,11 @@ def _errors_go_to(path: Path) -> Iterator[None]:
 
 
 def list_shared_memory() -> set[str]:
-    """The names of the files there; others on this machine have some too, for a moment each."""
-    return {path.name for path in Path("/dev/shm").iterdir()}
+    """The names of the files there, but for semaphores, which multiprocessing frees when this process ends.
+
+    Others on this machine have some too, for a moment each.
+    """
+    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith("sem.mp-")}
 
 
 def check_invariants(ran: Ran, names: Collection[str], undisturbed: Mapping[str, str], shared: Collection[str]) -> None:
