@@ -236,3 +236,21 @@ class ChangesTheProcess(Hostile):
         os.umask(0o777)
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         os.nice(10)
+
+
+class HoldsMemory(nn.Module):
+    """Takes memory, and keeps it until some seconds after another export has begun to take some too."""
+
+    def __init__(self, num_bytes: int, own: str, other: str):
+        super().__init__()
+        Path(own).touch()
+        # Written to, or the kernel would not have to find it.
+        blocks = [b"x" * (50 << 20) for _ in range(num_bytes // (50 << 20))]
+        deadline = time.monotonic() + 60
+        while not (Path(other).exists() and time.time() > Path(other).stat().st_mtime + 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        blocks.clear()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2.0
