@@ -7,6 +7,7 @@ A process pool would lose all its tasks with one dead worker (concurrent.futures
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ import psutil
 
 __all__ = ["ForkServer"]
 
+# From the request for a worker to its process id; the first one waits for the server's imports too.
+_ANSWER_S = 300.0
 # How long to wait for the end of processes that were killed; one that the kernel holds must not hold up a batch.
 _ORPHANS_S = 1.0
 _POLL_S = 0.002
@@ -56,15 +59,21 @@ class ForkServer:
             is_cold: Start a new interpreter instead of a fork.
 
         Raises:
-            OSError: The server died on the way, or the machine allows no more processes.
+            OSError: The server died on the way, or was killed for its silence, or the machine allows no more processes.
             EOFError: Likewise.
         """
         context = multiprocessing.get_context("spawn") if is_cold else self._context
         # multiprocessing gives the child our sys.path, the user's folder included.
         process = context.Process(target=target, args=tuple(arguments), name=name)
         # Our own environment also holds while the server runs, but not if it has to be started anew.
-        with _worker_environment():
-            process.start()
+        watchdog = threading.Timer(_ANSWER_S, self.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            with _worker_environment():
+                process.start()
+        finally:
+            watchdog.cancel()
         return process
 
     @property

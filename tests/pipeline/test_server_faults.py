@@ -134,3 +134,19 @@ def test_a_server_that_cannot_start_is_a_failure_of_each_export(tmp_path, monkey
     assert "the worker was lost: no worker could be forked: EOFError('unexpected EOF')" in causes
     assert "the worker was lost: the fork server died 5 times: EOFError('unexpected EOF')" in causes
     assert len(causes) == 2
+
+
+def test_a_server_that_hangs_is_killed_and_its_exports_are_tried_once_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.fork_server._ANSWER_S", 15.0)
+    jobs = [make_job(f"calm{number}", "Sensitive") for number in range(3)]
+
+    def act() -> bool:
+        pid = forkserver._forkserver._forkserver_pid
+        if pid is not None:
+            os.kill(pid, signal.SIGSTOP)
+        return pid is not None
+
+    with meanwhile(act):
+        ran = run(tmp_path, jobs, make_local(2, TIMEOUT_S))
+    assert ran.code is ExitCode.OK
+    assert sorted(export.num_tries for export in ran.record.exports) == [1, 1, 2]
