@@ -88,9 +88,20 @@ def _find_spec(module: str) -> ModuleSpec | None:
         parent_spec = _find_spec(parent)
         if parent_spec is None or parent_spec.submodule_search_locations is None:
             return None
-        return PathFinder.find_spec(module, list(parent_spec.submodule_search_locations))
+        folders = list(parent_spec.submodule_search_locations)
+        return PathFinder.find_spec(module, folders)
     except (ImportError, ValueError):
         return None
+    except KeyError:
+        # A folder without __init__.py, for which Python asks the parent that we do not import.
+        return _describe_bare_folder(module, folders)
+
+
+def _describe_bare_folder(module: str, parents: list[str]) -> ModuleSpec:
+    spec = ModuleSpec(module, None, is_package=True)
+    folders = [Path(parent) / module.rpartition(".")[2] for parent in parents]
+    spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+    return spec
 
 
 def is_installed(path: Path) -> bool:

@@ -54,6 +54,18 @@ def test_a_module_in_a_folder_without_init_is_found(project):
     assert find_target("sp_folder.model.Net") == Target("sp_folder.model", path, ("Net",))
 
 
+@pytest.mark.parametrize("outer_init", [True, False])
+def test_a_folder_without_init_in_another_folder_is_searched(project, outer_init):
+    if outer_init:
+        write(project / "sp_above/__init__.py", "raise RuntimeError")
+    path = write(project / "sp_above/bare/deeper/model.py", "class Net: ...")
+    assert find_target("sp_above.bare.deeper.model.Net") == Target("sp_above.bare.deeper.model", path, ("Net",))
+    assert find_target("sp_above.nowhere.Net") == (
+        Target("sp_above", project / "sp_above/__init__.py", ("nowhere", "Net")) if outer_init else None
+    )
+    assert "sp_above" not in sys.modules
+
+
 def test_a_name_that_a_package_gives_leads_to_its_init(project):
     path = write(project / "sp_package/__init__.py", "class Net: ...")
     assert find_target("sp_package.Net.Inner") == Target("sp_package", path, ("Net", "Inner"))
