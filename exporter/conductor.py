@@ -1,6 +1,7 @@
 """One export from start to end: runs the steps in order and writes down what happened."""
 
 import logging
+import resource
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -71,7 +72,7 @@ def run_export(
     from exporter.sequence import run_steps, set_threads
 
     num_threads = set_threads(threads)
-    started = time.time()
+    started, cpu = time.time(), _read_cpu_s()
     recorder = StepRecorder(on_step, CudaMemory() if spec.export.device is Device.cuda else None)
     baseline = memory.read_rss_bytes() or 0
     # First, while the model's code has not changed the working directory.
@@ -86,9 +87,16 @@ def run_export(
             log.exception("%s failed", failure.step, exc_info=stopped.__cause__)
     if failure is None and spec.export.compare_torchscript:
         findings["torchscript"] = compare_with_torchscript(target, is_built=module is None, threads=num_threads)
-    result = describe_result(spec, failure, started, steps=recorder.records, baseline_rss_bytes=baseline, **findings)
+    findings.update(steps=recorder.records, baseline_rss_bytes=baseline, cpu_s=_read_cpu_s() - cpu)
+    result = describe_result(spec, failure, started, **findings)
     write_result(target, result, is_given=module is not None)
     return result
+
+
+def _read_cpu_s() -> float:
+    """CPU time of this process and of its children that have ended, since they began."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _judge(failure: Failure | None) -> Status:

@@ -207,6 +207,9 @@ class ExportResult:
     started_at: str
     ended_at: str
     duration_s: float
+    # CPU time from the first step to the last, user and system, ended child processes included; None where no worker
+    # lived to tell.
+    cpu_s: float | None = None
     # Resident memory before the first step: what the interpreter and its imports cost by themselves.
     baseline_rss_bytes: int = 0
     # In the order in which they ran. A step that ran again in a later attempt is there again.

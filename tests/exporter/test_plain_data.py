@@ -56,6 +56,7 @@ RESULT = ExportResult(
     started_at="2026-01-01T00:00:00.000+00:00",
     ended_at="2026-01-01T00:00:01.000+00:00",
     duration_s=1.0,
+    cpu_s=1.25,
     baseline_rss_bytes=5,
     steps=[StepRecord(step=Step.build, duration_s=0.5, peak_rss_bytes=None)],
     inputs=[TensorRecord(name="ids", dtype="int64", shape=["n", 3])],
