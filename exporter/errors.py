@@ -26,6 +26,7 @@ __all__ = [
     "StepError",
     "StorageError",
     "SyncError",
+    "WorkerError",
 ]
 
 
@@ -121,6 +122,21 @@ class StorageError(ModelpressError):
     """The output cannot be written: full, read-only, not permitted, or taken by what is not ours to replace."""
 
     exit_code = ExitCode.STORAGE
+
+
+class WorkerError(ModelpressError):
+    """No worker can be run on this machine: what an export needs cannot be imported, or no process started.
+
+    Args:
+        message: For the user.
+        output: What was printed on the way, for a log.
+    """
+
+    exit_code = ExitCode.STORAGE
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class SyncError(ModelpressError):

@@ -10,6 +10,7 @@ import gc
 import importlib
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -26,6 +27,8 @@ from exporter.readiness import PRELOAD_VARIABLE, Readiness, record_readiness
 __all__ = ["make_ready"]
 
 _MAX_OUTPUT_BYTES = 64 * 1024
+# How long the parent may take to compose its jobs.
+_NAMES_S = 300.0
 # A thread that has ended is listed for a moment longer.
 _SETTLING_S = 0.05
 
@@ -176,10 +179,21 @@ def _kept_output() -> Iterator[list[str]]:
         os.close(file)
 
 
+def _read_preloads() -> Iterator[str]:
+    """The names to preload; where they come through a pipe, the first one is waited for."""
+    names = os.environ.get(PRELOAD_VARIABLE, "")
+    if names.startswith("@"):
+        # Not blocking: if the parent is gone, nobody will ever open the other end.
+        pipe = os.open(names[1:], os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(pipe, encoding="utf-8") as file:
+            select.select([pipe], [], [], _NAMES_S)
+            names = file.readline().strip()
+    yield from filter(None, names.split(","))
+
+
 def _record() -> None:
-    names = os.environ.get(PRELOAD_VARIABLE, "").split(",")
     try:
-        readiness = make_ready(filter(None, names))
+        readiness = make_ready(_read_preloads())
     except BaseException as error:  # noqa: BLE001
         readiness = Readiness(problem=f"making ready: {_describe(error)}")
     record_readiness(readiness)

@@ -6,14 +6,14 @@ from itertools import chain
 from pathlib import Path
 
 from exporter.directory import ExportDirectory, write_json
-from exporter.errors import ExitCode, FailureKind
+from exporter.errors import ExitCode, FailureKind, WorkerError
 from exporter.failures import is_storage_error
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
 from pipeline.admission import find_budget
 from pipeline.config import Config
 from pipeline.display import Display
-from pipeline.executor import Ended, Ending, Executor, Pulse, Started, Task
+from pipeline.executor import Ended, Ending, Executor, Notice, Pulse, Started, Task
 from pipeline.expectation import expect, find_recent_runs
 from pipeline.interruption import Interruption, Stopped
 from pipeline.ledger import Ledger, record_cancelled, record_result
@@ -89,8 +89,8 @@ class _Batch:
         self._tracker = Tracker(config.tracking)
         # How often each export has been begun.
         self._num_tries = dict.fromkeys(self._due, 0)
-        # Of the disk, with our own records.
-        self._problem: OSError | None = None
+        # Of the disk, with our own records; or of the machine, with workers.
+        self._problem: OSError | WorkerError | None = None
 
     def run(self) -> ExitCode:
         with self._interruption.deferred():
@@ -124,6 +124,9 @@ class _Batch:
             if not is_storage_error(error):
                 raise
             self._problem = error
+        except WorkerError as error:
+            self._problem = error
+            self._ledger.keep_output(error.output)
         finally:
             self._display.close()
         for name, plan in self._due.items():
@@ -163,6 +166,9 @@ class _Batch:
                     self._num_tries[event.task.id] += 1
                     self._ledger.log_event("export_started", export=event.task.id)
                     self._display.show_started(event.task)
+                elif isinstance(event, Notice):
+                    self._ledger.log_event("notice", text=event.text)
+                    self._display.say(event.text, "yellow")
                 elif isinstance(event, Pulse):
                     self._display.refresh(event)
                 elif self._finish(self._due[event.task.id], event):

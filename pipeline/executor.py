@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Ended", "Ending", "Event", "Executor", "Pulse", "Started", "Task"]
+__all__ = ["Ended", "Ending", "Event", "Executor", "Notice", "Pulse", "Started", "Task"]
 
 
 class Ending(StrEnum):
@@ -30,12 +30,14 @@ class Task:
         directory: Of the export, under runs/.
         memory_bytes: What its worker is expected to need at its peak, beyond what all workers share.
         on_gpu: Its worker starts CUDA, so it has to be a process of its own making, not a fork of a warm one.
+        preloads: Dotted names in installed packages that its worker will import; to be imported once for all.
     """
 
     id: str
     directory: Path
     memory_bytes: int = 0
     on_gpu: bool = False
+    preloads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,14 @@ class Pulse:
     rss_bytes: dict[str, int]
 
 
-Event = Started | Ended | Pulse
+@dataclass(frozen=True)
+class Notice:
+    """Something that makes exports slower, or else of interest to a person, though nothing fails of it."""
+
+    text: str
+
+
+Event = Started | Ended | Notice | Pulse
 
 
 class Executor(Protocol):
@@ -97,6 +106,9 @@ class Executor(Protocol):
         Args:
             tasks: Started in this order, as far as their memory allows.
             alone: One at a time, each with all the memory there is.
+
+        Raises:
+            WorkerError: No worker can be run at all.
         """
         ...
 

@@ -6,7 +6,9 @@ A process pool would lose all its tasks with one dead worker (concurrent.futures
 
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +20,13 @@ from typing import Any
 
 import psutil
 
+from exporter.readiness import PRELOAD_VARIABLE, Readiness, ask_readiness
+
 __all__ = ["ForkServer"]
+
+_TEMPLATE = "exporter.template"
+# Of a server that dies, or that has to do without a preload.
+_MAX_STARTS = 3
 
 # From the request for a worker to its process id; the first one waits for the server's imports too.
 _ANSWER_S = 300.0
@@ -34,18 +42,61 @@ class ForkServer:
     There is one in a process, as in multiprocessing itself.
 
     Args:
-        preload: The module that the server imports before its first fork.
+        template: The module that the server imports before its first fork.
     """
 
-    def __init__(self, preload: str = "exporter.template") -> None:
+    def __init__(self, template: str = _TEMPLATE) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._preload = preload
+        self._template = template
+        # None until we are told; then they go to a server that waits for them at the other end of the pipe.
+        self._preloads: list[str] | None = None
+        self._pipe: int | None = None
+        self._folder: Path | None = None
 
     def begin(self) -> None:
         """Start the server, unless it runs; it imports in the background while we go on."""
-        self._context.set_forkserver_preload(["exporter.orphanage", self._preload])
-        with _worker_environment():
+        self._context.set_forkserver_preload(["exporter.orphanage", self._template])
+        with _worker_environment(self._tell_preloads()):
             forkserver.ensure_running()
+
+    def preload(self, names: Sequence[str]) -> None:
+        """Have the server import these too, once it has imported the template; only the first call counts."""
+        if self._preloads is None:
+            self._preloads = list(names)
+            if self._pipe is not None:
+                os.write(self._pipe, (",".join(names) + "\n").encode())
+
+    def make_fit(self) -> Readiness:
+        """Wait for the server to be warm, without such preloads as would make a fork of it unsafe."""
+        self.preload([])
+        self.begin()
+        if self._template != _TEMPLATE:
+            # It leaves no record.
+            return Readiness(is_imported=True, is_warm=True)
+        for _ in range(_MAX_STARTS):
+            readiness = ask_readiness(self.start_process)
+            if readiness.unsafe_preloads:
+                self._preloads = [name for name in self._preloads or () if name not in readiness.unsafe_preloads]
+                self.end()
+                self.begin()
+            elif readiness.is_imported or (self.pid is not None and self.is_alive(self.pid)):
+                break
+        return readiness
+
+    def _tell_preloads(self) -> str:
+        if self._preloads is not None:
+            return ",".join(self._preloads)
+        if self._folder is None:
+            try:
+                self._folder = Path(tempfile.mkdtemp(prefix="modelpress-"))
+                os.mkfifo(self._folder / "preloads")
+                # Both ways: opening it for writing alone would wait for the reader.
+                self._pipe = os.open(self._folder / "preloads", os.O_RDWR)
+            except OSError:
+                # Nowhere to put it. Workers will do their imports themselves.
+                self._preloads = []
+                return ""
+        return f"@{self._folder / 'preloads'}"
 
     def start_process(
         self, target: Callable[..., None], arguments: Sequence[object], name: str, *, is_cold: bool = False
@@ -70,7 +121,7 @@ class ForkServer:
         watchdog.daemon = True
         watchdog.start()
         try:
-            with _worker_environment():
+            with _worker_environment(self._tell_preloads()):
                 process.start()
         finally:
             watchdog.cancel()
@@ -122,6 +173,12 @@ class ForkServer:
         if self.pid is not None:
             self.kill()
             _server()._stop()  # noqa: SLF001
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
 
 def _read_children(pid: int) -> set[int]:
@@ -143,7 +200,7 @@ def _server() -> Any:
 
 
 @contextmanager
-def _worker_environment() -> Iterator[None]:
+def _worker_environment(preloads: str) -> Iterator[None]:
     """What has to be set before the server's interpreter starts.
 
     One OpenMP thread: a fork after a parallel operator hangs in its first one. GPUs are counted by NVML: a fork after
@@ -151,7 +208,10 @@ def _worker_environment() -> Iterator[None]:
     does torch.
     """
     wanted = {
+        PRELOAD_VARIABLE: preloads,
         "OMP_NUM_THREADS": "1",
+        # Where a worker has more threads: idle ones sleep, instead of taking the cores of other workers.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTHONUTF8": "1",
         "PYTHONIOENCODING": "utf-8:backslashreplace",

@@ -74,6 +74,11 @@ class Ledger:
         with self.run.events.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def keep_output(self, text: str) -> None:
+        """Write what was printed while no worker could be started yet."""
+        if text:
+            self.run.server_log.write_text(text, encoding="utf-8")
+
     def keep(self, record: ExportRecord) -> None:
         """Take the record of an export that has ended."""
         self.records[record.id] = record

@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 
+from exporter.errors import WorkerError
 from exporter.worker import run_worker
 from pipeline.admission import choose_task
-from pipeline.executor import Ended, Ending, Event, Pulse, Started, Task
+from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
 from pipeline.fork_server import ForkServer
 from pipeline.worker_process import WorkerProcess
 
@@ -51,6 +52,7 @@ class LocalExecutor:
         self._target = target
         self._running: list[WorkerProcess] = []
         self._server_deaths = 0
+        self._has_server = False
 
     def prepare(self) -> None:
         self._server.begin()
@@ -59,9 +61,8 @@ class LocalExecutor:
         workers = 1 if alone else max(1, min(self._workers, len(tasks)))
         threads = max(1, count_cores() // workers)
         waiting = list(tasks)
-        if waiting:
-            self.prepare()
         try:
+            yield from self._await_server(waiting)
             while waiting or self._running:
                 # Workers are started before the caller hears of those that ended: it has work to do on these.
                 ended = self._reap()
@@ -76,6 +77,18 @@ class LocalExecutor:
                 worker.signal_group(signal.SIGTERM)
             while self._running:
                 self._running.pop().end()
+
+    def _await_server(self, tasks: Sequence[Task]) -> Iterator[Notice]:
+        forked = [task for task in tasks if not task.on_gpu]
+        if not forked or self._has_server:
+            return
+        self._server.preload(sorted({name for task in forked for name in task.preloads}))
+        readiness = self._server.make_fit()
+        if not readiness.is_imported:
+            raise WorkerError(f"no worker can run: {readiness.problem}", readiness.output)
+        self._has_server = True
+        if readiness.problem:
+            yield Notice(f"workers are slower than they could be: {readiness.problem}")
 
     def close(self, *, at_once: bool = False) -> None:
         if at_once:

@@ -105,6 +105,11 @@ class RunDirectory:
         return self.path / "events.jsonl"
 
     @property
+    def server_log(self) -> Path:
+        """What was printed where no worker could be run at all; there only then."""
+        return self.path / "fork_server.log"
+
+    @property
     def results(self) -> Path:
         """A copy of each result: exports/ shows only the last one of an export, a run shows its own."""
         return self.path / "results"
