@@ -7,7 +7,8 @@ from exporter.arguments import find_roots
 from exporter.checkpoint import CheckpointError, find_files
 from exporter.spec import ExportSpec, ModelSpec
 from exporter.suggestion import suggest
-from pipeline.source_code import Forward, find_forward, find_names, find_target, has_module
+from pipeline.signature import Forward, find_forward
+from pipeline.source_code import find_names, find_target, has_module
 
 __all__ = ["find_spec_problems"]
 

@@ -1,4 +1,4 @@
-"""Reads the source behind a `_target_` without importing it: where it lies, what it imports, what `forward` takes.
+"""Reads the source behind a `_target_` without importing it: where it lies, what it imports, which names it has.
 
 The parent process never runs a model's code. What cannot be told from the source (a factory function, a class made
 at run time) comes back as None, and the worker finds out.
@@ -18,10 +18,9 @@ from pathlib import Path
 import exporter
 
 __all__ = [
-    "Forward",
     "Sources",
     "Target",
-    "find_forward",
+    "find_module",
     "find_names",
     "find_sources",
     "find_target",
@@ -29,9 +28,9 @@ __all__ = [
     "has_module",
     "is_installed",
     "is_modelpress",
+    "parse_source",
+    "resolve_import",
 ]
-
-_MAX_BASES = 12
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,17 @@ class Target:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Forward:
-    """The arguments of a `forward`, `self` left out."""
-
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    takes_any_keyword: bool
-
-
 def forget_sources() -> None:
     """Let everything be read anew: what is told here holds for one invocation, however often it is asked."""
-    for function in (find_target, find_sources, find_names, _find_spec, _imported_modules, _parse, _library_folders):
+    for function in (
+        find_target,
+        find_sources,
+        find_names,
+        find_module,
+        _imported_modules,
+        parse_source,
+        _library_folders,
+    ):
         function.cache_clear()
     importlib.invalidate_caches()
 
@@ -65,7 +63,7 @@ def find_target(dotted: str) -> Target | None:
     parts = dotted.split(".")
     found = None
     for length in range(1, len(parts)):
-        spec = _find_spec(".".join(parts[:length]))
+        spec = find_module(".".join(parts[:length]))
         if spec is None:
             break
         if spec.origin and spec.has_location:
@@ -75,17 +73,18 @@ def find_target(dotted: str) -> Target | None:
 
 def has_module(dotted: str) -> bool:
     """Whether the first part of a dotted path can be imported at all."""
-    return _find_spec(dotted.split(".", 1)[0]) is not None
+    return find_module(dotted.split(".", 1)[0]) is not None
 
 
 @cache
-def _find_spec(module: str) -> ModuleSpec | None:
+def find_module(module: str) -> ModuleSpec | None:
+    """Where a module lies, found without importing it or its packages; None if it is not there."""
     parent, _, _ = module.rpartition(".")
     try:
         if not parent:
             return importlib.util.find_spec(module)
         # find_spec() of a submodule would import its parents.
-        parent_spec = _find_spec(parent)
+        parent_spec = find_module(parent)
         if parent_spec is None or parent_spec.submodule_search_locations is None:
             return None
         folders = list(parent_spec.submodule_search_locations)
@@ -142,7 +141,7 @@ def find_sources(target: Target) -> Sources:
         if name in seen:
             continue
         seen.add(name)
-        spec = _find_spec(name)
+        spec = find_module(name)
         if spec is None or not spec.origin or not spec.has_location:
             continue
         path = Path(spec.origin)
@@ -169,7 +168,7 @@ def _file_name(module: str, path: Path) -> str:
 @cache
 def find_names(target: Target) -> set[str] | None:
     """What a module defines or imports at its top level; None where it may define more while it runs."""
-    tree = _parse(target.path)
+    tree = parse_source(target.path)
     if tree is None or target.path.name == "__init__.py":
         return None
     names: set[str] = set()
@@ -185,88 +184,16 @@ def find_names(target: Target) -> set[str] | None:
     return None if names & {"*", "__getattr__", "globals"} else names
 
 
-def find_forward(dotted: str) -> Forward | None:
-    """What the `forward` of a class takes, by its own source or that of a base class; None where it cannot be told."""
-    target = find_target(dotted)
-    if target is None or len(target.names) != 1:
-        return None
-    return _forward_of(target.module, target.path, target.names[0], _MAX_BASES)
-
-
-def _forward_of(module: str, path: Path, name: str, depth: int) -> Forward | None:
-    tree = _parse(path)
-    if tree is None or depth == 0:
-        return None
-    # What binds the name at the top level; anything but one class or one import is not for us to read.
-    match [node for node in tree.body if name in _bound_names(node)]:
-        case [ast.ClassDef() as node]:
-            return _forward_of_class(module, path, node, depth)
-        case [ast.ImportFrom() as node]:
-            origin = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
-            return _forward_in_module(_absolute(node, module, path), origin, depth - 1)
-    return None
-
-
-def _forward_of_class(module: str, path: Path, node: ast.ClassDef, depth: int) -> Forward | None:
-    match [item for item in node.body if "forward" in _bound_names(item)]:
-        case [ast.FunctionDef(args=arguments)]:
-            return _read_arguments(arguments)
-        case [_, *_]:
-            return None
-    # The method resolution order begins with the first base; if that cannot be read, neither can what it hides.
-    match node.bases:
-        case [ast.Name(id=base), *_]:
-            return _forward_of(module, path, base, depth - 1)
-    return None
-
-
-def _bound_names(statement: ast.stmt) -> set[str]:
-    """The names that a statement may bind, those in the blocks of an `if` or a `try` included."""
-    match statement:
-        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-            return {name}
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            return {alias.asname or alias.name for alias in aliases}
-    names = set()
-    for child in ast.walk(statement):
-        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-            names.add(child.id)
-        elif isinstance(child, ast.stmt) and child is not statement:
-            names |= _bound_names(child)
-    return names
-
-
-def _forward_in_module(module: str, name: str, depth: int) -> Forward | None:
-    # torch.nn.Module's own forward is a placeholder that says nothing.
-    if module.partition(".")[0] == "torch":
-        return None
-    spec = _find_spec(module)
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return None
-    return _forward_of(module, Path(spec.origin), name, depth)
-
-
-def _read_arguments(arguments: ast.arguments) -> Forward:
-    positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)][1:]
-    num_required = max(0, len(positional) - len(arguments.defaults))
-    required, optional = positional[:num_required], positional[num_required:]
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        (required if default is None else optional).append(argument.arg)
-    if arguments.vararg is not None:
-        optional.append(arguments.vararg.arg)
-    return Forward(tuple(required), tuple(optional), arguments.kwarg is not None)
-
-
 @cache
 def _imported_modules(path: Path, module: str) -> frozenset[str]:
     names: set[str] = set()
-    tree = _parse(path)
+    tree = parse_source(path)
     for node in _statements(tree.body) if tree is not None else ():
         if isinstance(node, ast.Import):
             for alias in node.names:
                 names.update(_prefixes(alias.name))
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, module, path)
+            base = resolve_import(node, module, path)
             names.update(_prefixes(base))
             for alias in node.names:
                 # `from package import *` also imports the modules that the package's __all__ names.
@@ -285,8 +212,8 @@ def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
 
 def _listed_names(module: str) -> list[str]:
     """What a module's `__all__` lists, where it is written out."""
-    spec = _find_spec(module)
-    tree = _parse(Path(spec.origin)) if spec is not None and spec.origin and spec.has_location else None
+    spec = find_module(module)
+    tree = parse_source(Path(spec.origin)) if spec is not None and spec.origin and spec.has_location else None
     for node in tree.body if tree is not None else ():
         match node:
             case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=items) | ast.Tuple(elts=items)):
@@ -299,7 +226,7 @@ def _prefixes(module: str) -> Iterator[str]:
     yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
 
 
-def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
+def resolve_import(node: ast.ImportFrom, module: str, path: Path) -> str:
     """The module that `from ... import` names, dots resolved."""
     if not node.level:
         return node.module or ""
@@ -309,7 +236,8 @@ def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
 
 
 @cache
-def _parse(path: Path) -> ast.Module | None:
+def parse_source(path: Path) -> ast.Module | None:
+    """A file's syntax tree; None for what is no Python, or cannot be read."""
     try:
         return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
