@@ -200,6 +200,12 @@ def test_many_changes_are_counted_and_those_of_the_config_come_first():
     assert explain_change(old, new) == "opset 18 -> 2, seed 0 -> 2, code changed: a.py and 2 more"
 
 
+def test_a_part_of_a_kind_that_is_not_known_is_a_change_like_others():
+    assert explain_change({"spec.seed": "0", "planet.name": "Mars"}, {"spec.seed": "1"}) == (
+        "seed 0 -> 1, name Mars -> nothing"
+    )
+
+
 def test_a_long_value_is_cut():
     assert explain_change({"spec.a": '"x"'}, {"spec.a": f'"{"y" * 100}"'}) == f"a x -> {'y' * 40}"
 
