@@ -142,13 +142,16 @@ class ForkServer:
         except ChildProcessError:
             return False
 
-    def kill_orphans(self) -> None:
+    def kill_orphans(self, is_spared: Callable[[int], bool]) -> None:
         """Kill what workers that are gone have left behind; not to be called while one is being started.
 
         Such processes are the server's children (exporter.orphanage), as the workers are, of which we know.
+
+        Args:
+            is_spared: Tells by its process id one that a running worker has let go of.
         """
         deadline = time.monotonic() + _ORPHANS_S
-        while orphans := self._find_orphans():
+        while orphans := [pid for pid in self._find_orphans() if not is_spared(pid)]:
             for pid in orphans:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

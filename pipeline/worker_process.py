@@ -135,10 +135,16 @@ class WorkerProcess:
         if self._usage is not None:
             self._usage.close()
         if self._server_pid is not None and self._server.is_alive(self._server_pid):
-            self._server.kill_orphans()
+            self._server.kill_orphans(self._is_anothers)
         else:
             kill_marked(self._directory)
         self._log.end()
+
+    def _is_anothers(self, pid: int) -> bool:
+        """Whether a process was started by another worker, which may need it yet."""
+        with suppress(psutil.Error):
+            return psutil.Process(pid).environ().get(DIRECTORY_VARIABLE, self._directory) != self._directory
+        return False
 
 
 def kill_marked(directory: str) -> None:

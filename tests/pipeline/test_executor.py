@@ -39,12 +39,14 @@ CLASSES = (
     "PrintsNoise",
     "TellsOfGpus",
     "ClosesStandardStreams",
+    "NeedsADaemon",
     "LeavesAChildBehind",
     "LeavesADaemonBehind",
     "ChangesCwdAndUmask",
     "Healthy",
 )
 SECONDS = {"IgnoresSigtermAndHangs": CHILD_S, "LeavesAChildBehind": CHILD_S, "LeavesADaemonBehind": DAEMON_S}
+SECONDS["NeedsADaemon"] = DAEMON_S
 
 
 @dataclass
@@ -124,6 +126,7 @@ def test_a_healthy_model_passes_beside_dying_ones(batch, name):
         "LeavesAChildBehind",
         "LeavesADaemonBehind",
         "ChangesCwdAndUmask",
+        "NeedsADaemon",
     ],
 )
 def test_a_model_that_behaves_badly_but_exports_passes(batch, name):

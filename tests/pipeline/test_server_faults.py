@@ -136,7 +136,7 @@ def test_a_server_that_cannot_start_is_a_failure_of_each_export(tmp_path, monkey
 
 
 def test_a_server_that_hangs_is_replaced_before_an_export_is_begun(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.fork_server._ANSWER_S", 15.0)
+    monkeypatch.setattr("pipeline.fork_server._ANSWER_S", 30.0)
     jobs = [make_job(f"calm{number}", "Sensitive") for number in range(3)]
 
     def act() -> bool:

@@ -114,6 +114,18 @@ class LeavesAChildBehind(Doubles):
         subprocess.Popen(["sleep", seconds])
 
 
+class NeedsADaemon(Doubles):
+    """Its helper has let go of it, as daemons do, and is still needed when others have ended."""
+
+    def __init__(self, seconds: str):
+        super().__init__()
+        helper = subprocess.run(
+            ["setsid", "--fork", "sh", "-c", f"echo $$; exec sleep {seconds} >&- 2>&-"], check=True, capture_output=True
+        )
+        time.sleep(4)
+        os.kill(int(helper.stdout), 0)
+
+
 class LeavesADaemonBehind(Doubles):
     """Its child has a session of its own, as what `setsid` starts."""
 
