@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,20 @@ from exporter.plain_data import DataError, from_plain, to_plain
 from exporter.result import SCHEMA_VERSION, ExportResult, Failure, FileRecord, Step
 from exporter.spec import ExportSpec
 
-__all__ = ["ExportDirectory", "NewerSchemaError", "hash_file", "hash_parts", "read_json", "write_json"]
+__all__ = [
+    "ExportDirectory",
+    "NewerSchemaError",
+    "hash_file",
+    "hash_parts",
+    "read_json",
+    "remove_cut_off",
+    "sync",
+    "write_json",
+]
 
 _PIECE_BYTES = 1 << 20
+# What `write_json` calls the file that it writes before it renames it.
+_CUT_OFF = re.compile(r"\..+\.json\.\d+")
 
 
 class NewerSchemaError(DataError):
@@ -47,15 +60,55 @@ def hash_parts(parts: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write plain data so that a reader sees the old file or the new one, never a part."""
+def write_json(path: Path, value: Any, *, is_durable: bool = False) -> None:
+    """Write plain data so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: Of the file, which is replaced.
+        value: Dataclasses, enums and what JSON has.
+        is_durable: It also survives a power failure from here on; costs two waits for the disk.
+
+    Raises:
+        OSError: The disk would not; it names `path`, and the old file is as it was.
+    """
     text = json.dumps(to_plain(value), indent=2, sort_keys=False, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        if is_durable:
+            sync(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # The system names the temporary file, or none at all.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def remove_cut_off(folder: Path) -> None:
+    """Remove what a process that was killed in `write_json` has left in a folder."""
+    for path in folder.iterdir():
+        if _CUT_OFF.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a directory's entries, are on the disk.
+
+    Raises:
+        OSError: They are not; it names the path.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(handle)
 
 
 def read_json(path: Path) -> Any:
@@ -186,6 +239,7 @@ class ExportDirectory:
             shutil.rmtree(path, ignore_errors=True)
         for path in (self.current_step, self.first_failure):
             path.unlink(missing_ok=True)
+        remove_cut_off(self.path)
 
     def read_spec(self) -> ExportSpec:
         return from_plain(ExportSpec, read_json(self.spec))

@@ -4,14 +4,20 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
-from exporter.errors import LockedError, StorageError
+from exporter.directory import read_json
+from exporter.errors import LockedError
+from exporter.plain_data import DataError
+from pipeline.storage_faults import explain_fault, storage_faults
 
 __all__ = ["lock_output"]
+
+_KEY = "output.exports"
 
 
 @contextmanager
@@ -20,33 +26,39 @@ def lock_output(exports: Path) -> Iterator[None]:
 
     Raises:
         LockedError: Another run holds it; the message names that run's process.
-        StorageError: The directory cannot be written.
+        StorageError: The directory, or the lock beside it, cannot be written.
     """
     # Beside the directory, not in it: exports/ holds exports only.
     path = exports.parent / f".{exports.name}.lock"
     holder = exports.parent / f".{exports.name}.lock.json"
-    try:
+    with storage_faults(exports, _KEY):
         exports.mkdir(parents=True, exist_ok=True)
+    try:
         lock = FileLock(path)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise LockedError(f"{exports}: in use by another run{_name_holder(holder)}; wait for it to end") from error
     except OSError as error:
-        raise StorageError(f"{exports}: {error.strerror or error}; choose another with output.exports=DIR") from error
+        raise explain_fault(error, path, _KEY) from error
     try:
-        try:
+        with storage_faults(holder, _KEY):
+            # A killed run's, perhaps somebody else's: not to be written into.
+            holder.unlink(missing_ok=True)
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        except OSError as error:
-            raise StorageError(f"{holder}: {error.strerror}") from error
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        # It names a process that is gone, then; who reads it sees to that.
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
         lock.release()
 
 
 def _name_holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_text())
-        return f" (process {holder['pid']} on {holder['host']})"
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = read_json(path)
+        pid, host = int(holder["pid"]), str(holder["host"])
+    except (OSError, DataError, KeyError, TypeError, ValueError):
         return ""
+    # Of a run that was killed, while the one that has the lock now is about to write its own.
+    is_gone = host == socket.gethostname() and not psutil.pid_exists(pid)
+    return "" if is_gone else f" (process {pid} on {host})"
