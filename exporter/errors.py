@@ -43,6 +43,8 @@ class ExitCode(IntEnum):
     INTEGRITY = 7
     HUNG_UP = 129
     INTERRUPTED = 130
+    # As the shell says of SIGKILL. Nobody returns it: it stands in the summary of a run that could not write its own.
+    KILLED = 137
     TERMINATED = 143
 
 

@@ -1,13 +1,14 @@
 """One invocation from start to end: plan, run workers, publish what passed, bring the trackers up to date."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 
-from exporter.directory import ExportDirectory, write_json
-from exporter.errors import ExitCode, FailureKind, WorkerError
+from exporter.directory import ExportDirectory, read_json, write_json
+from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError
 from exporter.failures import is_storage_error
+from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
 from pipeline.admission import find_budget
@@ -22,8 +23,10 @@ from pipeline.lock import lock_output
 from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import Job, PlannedExport, Planner
 from pipeline.publication import publish
+from pipeline.recovery import recover
+from pipeline.storage_faults import explain_fault, storage_faults
 from registry_sync.metrics import collect_metrics
-from registry_sync.record import BatchRecord, ExportRecord
+from registry_sync.record import BatchRecord, ExportRecord, RunDirectory
 from registry_sync.tracker import Tracker
 
 __all__ = ["Job", "make_executor", "run_batch"]
@@ -48,19 +51,25 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
     jobs = iter(jobs)
     first = next(jobs)
     config = first.config
+    exports = Path(config.output.exports)
     planner = Planner(config)
     executor = executor or make_executor(config)
     with Interruption(lambda: executor.close(at_once=True)) as interruption:
         try:
-            with lock_output(Path(config.output.exports)):
+            with lock_output(exports):
+                recovered = recover(config.output)
                 for job in chain([first], jobs):
                     if planner.add(job):
                         # Warms up while the next job is composed; nothing is exported before all are sound.
                         executor.prepare()
-                return _Batch(config, planner.finish(), command, executor, interruption).run()
+                return _Batch(config, planner.finish(), command, executor, interruption).run(recovered)
         except Stopped as stopped:
             # Before anything had begun.
             return stopped.code
+        except OSError as error:
+            if not is_storage_error(error):
+                raise
+            raise explain_fault(error, exports, "output.exports") from error
         finally:
             executor.close()
 
@@ -89,12 +98,21 @@ class _Batch:
         self._tracker = Tracker(config.tracking)
         # How often each export has been begun.
         self._num_tries = dict.fromkeys(self._due, 0)
-        # Of the disk, with our own records; or of the machine, with workers.
-        self._problem: OSError | WorkerError | None = None
+        # Of the disk, with what we write ourselves; or of the machine, with workers.
+        self._problem: StorageError | WorkerError | None = None
 
-    def run(self) -> ExitCode:
+    def run(self, recovered: Sequence[RunDirectory] = ()) -> ExitCode:
+        """Carry the batch out.
+
+        Args:
+            recovered: Killed runs that were put in order before.
+        """
         with self._interruption.deferred():
-            record = self._export()
+            self._ledger.open()
+            self._export(recovered)
+            record = self._close_ledger()
+            if record is None:
+                return self._interruption.code or ExitCode.STORAGE
             self._display.show_table(record)
         code = ExitCode(record.exit_code)
         stopped_by = self._interruption.code
@@ -110,39 +128,49 @@ class _Batch:
         self._point_to_failures(record)
         return stopped_by or code
 
-    def _export(self) -> BatchRecord:
-        """Run what is due, and record what became of it."""
-        self._ledger.open()
+    def _export(self, recovered: Sequence[RunDirectory]) -> None:
+        """Run what is due."""
         self._display.begin()
         try:
+            for run in recovered:
+                self._display.say(f"{run.path} was killed; its record is complete now: {run.summary}", "yellow")
             self._report_up_to_date()
             if self._due:
                 self._tracker.begin()
                 self._run_workers()
+        except StorageError as error:
+            # What is published is whole, and has its result.
+            self._problem = error
         except OSError as error:
-            # What is published is whole, and what is not recorded was not published in this run.
             if not is_storage_error(error):
                 raise
-            self._problem = error
+            self._problem = explain_fault(error, self._ledger.run.path, "output.runs")
         except WorkerError as error:
             self._problem = error
             self._ledger.keep_output(error.output)
         finally:
             self._display.close()
-        for name, plan in self._due.items():
-            if name not in self._ledger.records:
-                record = record_cancelled(plan, self._ledger.run.export_directory(name), self._num_tries[name])
-                self._report(record)
         if self._problem is not None:
             self._display.complain(f"the batch was stopped: {self._problem}")
-        return self._ledger.close(self._interruption.code or self._judge())
+
+    def _close_ledger(self) -> BatchRecord | None:
+        """Record what became of the batch; None if the disk would not have that, after telling it."""
+        try:
+            for name, plan in self._due.items():
+                if name not in self._ledger.records:
+                    directory = self._ledger.discard(name)
+                    self._report(record_cancelled(plan, directory, self._num_tries[name]))
+            return self._ledger.close(self._interruption.code or self._judge())
+        except StorageError as error:
+            self._display.complain(f"the record of this run is left to the next one: {error}")
+            self._display.say(f"stopped; what is finished is kept in {self._exports}/")
+            return None
 
     def _report_up_to_date(self) -> None:
         for plan in self._planned:
             if plan.published is not None:
-                if not self._metrics_file(plan.spec.id).exists():
-                    self._write_metrics(plan.published)
-                self._report(record_result(plan, plan.published, self._exports / plan.spec.id, 0))
+                self._report(record_result(plan.published, "", self._exports / plan.spec.id, 0))
+                self._write_metrics(plan.published)
 
     def _run_workers(self) -> None:
         """Run what is due, the longest first; then once more, each alone, what may do better so."""
@@ -190,15 +218,14 @@ class _Batch:
             self._ledger.log_event("export_retried", export=plan.spec.id, cause=result.failure.cause)
             self._display.show_retried(ended.task, result.failure)
             return True
-        directory = ended.task.directory
+        self._ledger.keep_result(result)
         if result.status is Status.passed:
             result = self._publish(plan, result, ended)
-        if result.status is Status.passed:
-            directory = self._exports / plan.spec.id
+        is_published = result.status is Status.passed
+        directory = self._exports / plan.spec.id if is_published else ended.task.directory
+        self._report(record_result(result, plan.reason, directory, num_tries))
+        if is_published:
             self._write_metrics(result)
-        # exports/ shows the last good result of an export; this is the one of this run.
-        write_json(self._ledger.run.result(plan.spec.id), result)
-        self._report(record_result(plan, result, directory, num_tries))
         return False
 
     def _publish(self, plan: PlannedExport, result: ExportResult, ended: Ended) -> ExportResult:
@@ -207,20 +234,25 @@ class _Batch:
         try:
             publish(source, self._exports / plan.spec.id, result)
         except ValueError as error:
-            return fail_result(plan.spec, source, FailureKind.corrupt_output, str(error), ended.duration_s)
+            kind, cause = FailureKind.corrupt_output, str(error)
         except OSError as error:
-            if not is_storage_error(error):
-                raise
-            return fail_result(plan.spec, source, FailureKind.storage_error, str(error), ended.duration_s)
+            kind, cause = FailureKind.storage_error, str(error)
+        else:
+            return result
+        result = fail_result(plan.spec, source, kind, cause, ended.duration_s)
+        self._ledger.keep_result(result)
         return result
 
-    def _metrics_file(self, name: str) -> Path:
-        return Path(self._config.output.metrics) / f"{name}.json"
-
     def _write_metrics(self, result: ExportResult) -> None:
-        path = self._metrics_file(result.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, collect_metrics(result))
+        """Write an export's file for `dvc metrics`, unless it is there; an earlier run may have been killed before."""
+        path = Path(self._config.output.metrics) / f"{result.id}.json"
+        metrics = collect_metrics(result)
+        with suppress(OSError, DataError):
+            if read_json(path) == metrics:
+                return
+        with storage_faults(path, "output.metrics"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, metrics)
 
     def _report(self, record: ExportRecord) -> None:
         self._ledger.keep(record)

@@ -1,25 +1,49 @@
-"""The written record of one invocation: its directory, events as they happen, a record of each export, the summary."""
+"""The written record of one invocation: its directory, events as they happen, a record of each export, the summary.
+
+A run's directory appears in one rename, with its plan in it, and its last file is the summary: a directory with a plan
+and without a summary is that of a run at work, or of one that was killed (`recovery`).
+"""
 
 import dataclasses
+import hashlib
 import json
+import os
 import secrets
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory, sync, write_json
 from exporter.errors import ExitCode, StorageError
 from exporter.provenance import read_commit
 from exporter.result import ExportResult
 from exporter.versions import library_versions
 from pipeline.config import Config
 from pipeline.plan import PlannedExport
+from pipeline.storage_faults import require_one_file_system, require_writable, storage_faults
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
 from registry_sync.redaction import redact
 
-__all__ = ["Ledger", "record_cancelled", "record_result"]
+__all__ = ["Ledger", "RunPlan", "append_event", "place_of_start", "record_cancelled", "record_result"]
+
+_RUNS_KEY = "output.runs"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run sets out to do.
+
+    Args:
+        exports: The exports directory whose lock the run holds, relative to the run's own, so that both can be moved.
+        summary: As it is if the run is killed now: all that is due is cancelled.
+    """
+
+    exports: str
+    summary: BatchRecord
 
 
 class Ledger:
@@ -33,46 +57,79 @@ class Ledger:
 
     def __init__(self, config: Config, planned: Sequence[PlannedExport], command: Sequence[str]) -> None:
         self._config = config
+        self._exports = Path(config.output.exports)
+        self._runs = Path(config.output.runs)
         self._planned = planned
         self._command = command
         self._started = time.time()
+        # Of the code that is about to run; it may be worked on meanwhile.
+        self._git_commit = read_commit()
         self._run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        self.run = RunDirectory(Path(config.output.runs) / self._run_id)
+        self.run = RunDirectory(self._runs / self._run_id)
         self.records: dict[str, ExportRecord] = {}
 
     def open(self) -> None:
-        """Make the run's directory, and one with its spec for each export that is due.
+        """Make the run's directory, and in it the plan and a directory with its spec for each export that is due.
+
+        Raises:
+            StorageError: The disk would not, or would not take what an export leads to.
+        """
+        metrics = Path(self._config.output.metrics)
+        for path, key in ((self._runs, _RUNS_KEY), (metrics, "output.metrics")):
+            with storage_faults(path, key):
+                path.mkdir(parents=True, exist_ok=True)
+            require_writable([path], key)
+        require_one_file_system(self._exports, self._runs)
+        replaced = [self._exports / plan.spec.id for plan in self._planned if plan.reason]
+        require_writable([self._exports, *(path for path in replaced if path.exists())], "output.exports")
+        starting = RunDirectory(place_of_start(self._runs, self._exports))
+        try:
+            with storage_faults(starting.path, _RUNS_KEY):
+                self._fill(starting)
+                starting.path.rename(self.run.path)
+                sync(self._runs)
+        except StorageError:
+            shutil.rmtree(starting.path, ignore_errors=True)
+            raise
+
+    def _fill(self, starting: RunDirectory) -> None:
+        starting.results.mkdir(parents=True)
+        for plan in self._planned:
+            if plan.reason:
+                directory = ExportDirectory(starting.export_directory(plan.spec.id))
+                directory.path.mkdir(parents=True)
+                write_json(directory.spec, plan.spec)
+                write_json(directory.fingerprint, plan.fingerprint)
+        append_event(starting, "batch_started", exports=[plan.spec.id for plan in self._planned])
+        exports = os.path.relpath(self._exports.resolve(), starting.path.resolve())
+        pending = self._describe(map(self._expect, self._planned), self._started, ExitCode.KILLED)
+        write_json(starting.plan, RunPlan(exports, pending), is_durable=True)
+
+    def _expect(self, plan: PlannedExport) -> ExportRecord:
+        if plan.published is not None:
+            return record_result(plan.published, "", self._exports / plan.spec.id, 0)
+        return record_cancelled(plan, self.run.export_directory(plan.spec.id), 0)
+
+    def log_event(self, event: str, **details: object) -> None:
+        """Append a line to events.jsonl.
 
         Raises:
             StorageError: The disk would not.
         """
-        try:
-            self.run.results.mkdir(parents=True)
-            Path(self._config.output.metrics).mkdir(parents=True, exist_ok=True)
-            self._require_one_file_system()
-            for plan in self._planned:
-                if plan.reason:
-                    directory = ExportDirectory(self.run.export_directory(plan.spec.id))
-                    directory.path.mkdir(parents=True)
-                    write_json(directory.spec, plan.spec)
-                    write_json(directory.fingerprint, plan.fingerprint)
-        except OSError as error:
-            raise StorageError(f"{error.filename or self.run.path}: {error.strerror or error}") from error
-        self.log_event("batch_started", exports=[plan.spec.id for plan in self._planned])
+        with storage_faults(self.run.events, _RUNS_KEY):
+            append_event(self.run, event, **details)
 
-    def _require_one_file_system(self) -> None:
-        exports, runs = Path(self._config.output.exports), Path(self._config.output.runs)
-        if exports.stat().st_dev != runs.stat().st_dev:
-            raise StorageError(
-                f"output.exports ({exports}) and output.runs ({runs}) are on different file systems; an export is "
-                "published by a rename, which needs them on one"
-            )
+    def keep_result(self, result: ExportResult) -> None:
+        """Keep a copy of a result, durably: exports/ shows the last good one, this is the one of this run.
 
-    def log_event(self, event: str, **details: object) -> None:
-        """Append a line to events.jsonl."""
-        line = json.dumps({"time": _timestamp(time.time()), "event": event, **details})
-        with self.run.events.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        To be called before the export is published, so that what is published has a record whatever happens.
+
+        Raises:
+            StorageError: The disk would not.
+        """
+        path = self.run.result(result.id)
+        with storage_faults(path, _RUNS_KEY):
+            write_json(path, result, is_durable=True)
 
     def keep_output(self, text: str) -> None:
         """Write what was printed while no worker could be started yet."""
@@ -80,44 +137,90 @@ class Ledger:
             self.run.server_log.write_text(text, encoding="utf-8")
 
     def keep(self, record: ExportRecord) -> None:
-        """Take the record of an export that has ended."""
+        """Take the record of an export that has ended.
+
+        Raises:
+            StorageError: The disk would not have the event.
+        """
         self.records[record.id] = record
         kind = record.failure.kind.value if record.failure else None
         self.log_event("export_ended", export=record.id, outcome=record.outcome.value, kind=kind)
 
+    def discard(self, name: str) -> Path:
+        """Remove what an export left that was not brought to its end, but for its log; returns its directory.
+
+        Raises:
+            StorageError: The disk would not.
+        """
+        directory = ExportDirectory(self.run.export_directory(name))
+        with storage_faults(directory.path, _RUNS_KEY):
+            directory.clear()
+        return directory.path
+
     def close(self, code: ExitCode) -> BatchRecord:
-        """Write the summary; every planned export has to have its record by now."""
-        ended = time.time()
+        """Write the summary; every planned export has to have its record by now.
+
+        Raises:
+            StorageError: The disk would not; the next start writes one.
+        """
+        record = self._describe([self.records[plan.spec.id] for plan in self._planned], time.time(), code)
+        self.log_event("batch_ended", exit_code=int(code))
+        with storage_faults(self.run.summary, _RUNS_KEY):
+            self.run.write_summary(record)
+        return record
+
+    def _describe(self, records: Iterable[ExportRecord], ended: float, code: ExitCode) -> BatchRecord:
         release = self._config.release
-        record = BatchRecord(
+        return BatchRecord(
             run_id=self._run_id,
-            name=release.name if release else _name_batch(list(self.records)),
+            name=release.name if release else _name_batch([plan.spec.id for plan in self._planned]),
             release=release.name if release else None,
             command=[redact(argument) for argument in self._command],
             started_at=_timestamp(self._started),
             ended_at=_timestamp(ended),
             duration_s=max(0.0, ended - self._started),
             exit_code=code,
-            git_commit=read_commit(),
-            exports=[self.records[plan.spec.id] for plan in self._planned],
+            git_commit=self._git_commit,
+            exports=list(records),
             tracking=_without_credentials(self._config.tracking),
             versions=library_versions(),
         )
-        self.run.write_summary(record)
-        self.log_event("batch_ended", exit_code=int(code))
-        return record
 
 
-def record_result(plan: PlannedExport, result: ExportResult, directory: Path, num_tries: int) -> ExportRecord:
-    """The summary's line on an export that has a result, of this run or, after no try, of an earlier one."""
+def place_of_start(runs: Path, exports: Path) -> Path:
+    """Where a run's directory is made before it gets its name; one place for each exports/, whose lock guards it."""
+    whose = os.path.relpath(exports.resolve(), runs.resolve())
+    return runs / f".starting-{hashlib.sha256(whose.encode()).hexdigest()[:8]}"
+
+
+def append_event(run: RunDirectory, event: str, **details: object) -> None:
+    """Append a line to a run's events.jsonl, or nothing.
+
+    Raises:
+        OSError: The disk would not.
+    """
+    line = json.dumps({"time": _timestamp(time.time()), "event": event, **details}).encode() + b"\n"
+    with run.events.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            # A full disk takes a part of a line.
+            file.truncate(end)
+            raise
+
+
+def record_result(result: ExportResult, reason: str, directory: Path, num_tries: int) -> ExportRecord:
+    """The summary's line on an export that has a result, of this run or, if it had no reason to run, an earlier one."""
     outcome = Outcome(result.status.value)
     return ExportRecord(
         id=result.id,
         model=result.spec.model.name,
-        outcome=outcome if plan.reason else Outcome.up_to_date,
+        outcome=outcome if reason else Outcome.up_to_date,
         failure=result.failure,
         directory=str(directory),
-        reason=plan.reason,
+        reason=reason,
         duration_s=result.duration_s,
         opset_version=result.spec.export.opset_version,
         precision=result.spec.precision.name.value,

@@ -8,7 +8,7 @@ from typing import assert_never
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.failures import is_storage_error, make_failure, put_first
+from exporter.failures import make_failure, put_first
 from exporter.plain_data import DataError
 from exporter.provenance import read_provenance
 from exporter.result import ExportResult
@@ -45,11 +45,11 @@ def fail_result(
     failure = put_first(directory.read_first_failure(), make_failure(directory.read_current_step(), kind, cause))
     result = describe_result(spec, failure, time.time() - duration_s, provenance=read_provenance(directory))
     try:
+        # Published already, where only the last word of the disk was missing; or the model has removed it.
+        directory.path.mkdir(parents=True, exist_ok=True)
         directory.clear_unfinished()
         write_result(directory, result)
     except OSError as error:
-        if not is_storage_error(error):
-            raise
         # The disk is what the user has to hear of first.
         kind = FailureKind.storage_error
         failure = make_failure(failure.step, kind, f"{error}; before that: {cause}")

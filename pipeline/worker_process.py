@@ -17,7 +17,7 @@ from pipeline.fork_server import ForkServer
 from pipeline.memory_kills import KillCounts
 from pipeline.worker_log import WorkerLog
 
-__all__ = ["STATUS_LOST", "WorkerProcess"]
+__all__ = ["STATUS_LOST", "WorkerProcess", "kill_marked"]
 
 # multiprocessing's own for a process whose server is gone.
 STATUS_LOST = 255
@@ -148,11 +148,15 @@ class WorkerProcess:
 
 
 def kill_marked(directory: str) -> None:
-    """Kill what a worker started and let go of: a child in a session of its own, a child of a child.
+    """Kill what workers started and let go of: a child in a session of its own, a child of a child.
 
     For want of a server that knows its children; takes a look at every process of the machine.
+
+    Args:
+        directory: Of the worker, or of the run, for what all of its workers started.
     """
     for other in psutil.process_iter():
         with suppress(psutil.Error):
-            if other.environ().get(DIRECTORY_VARIABLE) == directory:
+            marked = other.environ().get(DIRECTORY_VARIABLE, "")
+            if marked == directory or marked.startswith(f"{directory}{os.sep}"):
                 other.kill()

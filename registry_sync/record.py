@@ -101,6 +101,11 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def plan(self) -> Path:
+        """What the batch set out to do; of use only where it was killed before it could write its summary."""
+        return self.path / "plan.json"
+
+    @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
 
@@ -130,14 +135,15 @@ class RunDirectory:
         return from_plain(ExportResult, read_json(self.result(export_id)))
 
     def write_summary(self, record: BatchRecord) -> None:
-        write_json(self.summary, record)
+        write_json(self.summary, record, is_durable=True)
 
     def read_summary(self) -> BatchRecord:
         """Read summary.json.
 
         Raises:
             DataError: It is broken, or a newer modelpress wrote it.
-            FileNotFoundError: There is none: the batch was killed before its end.
+            FileNotFoundError: There is none: the batch is at work, or was killed before its end and the next one on
+                its exports/ has not been started.
         """
         data = read_json(self.summary)
         version = data.get("schema_version") if isinstance(data, dict) else None

@@ -131,7 +131,7 @@ def test_a_locked_output_stops_the_batch(folder):
 
 def test_a_runs_directory_that_cannot_be_made_is_a_storage_error(folder):
     Path("runs").touch()
-    with pytest.raises(StorageError, match=r"^runs/.+: Not a directory$"):
+    with pytest.raises(StorageError, match=r"^runs: File exists; choose another with output\.runs=DIR$"):
         run_batch([make_job()], [])
 
 
