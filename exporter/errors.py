@@ -5,6 +5,7 @@
     +-- ConfigError          2     the config or the command line is wrong; nothing started
     +-- LockedError          4     another run holds the output directory
     +-- StorageError         5     disk full, read-only, no permission; or what is not ours in the way
+    +-- ClusterError         5     the cluster that should run the exports cannot be used
     +-- SyncError            6     exports are fine; MLflow or DVC is behind
     +-- IntegrityError       7     published bytes do not match their record
     StepError                      one step of one export failed; becomes a `Failure` in the result
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 
 __all__ = [
+    "ClusterError",
     "ConfigError",
     "ExitCode",
     "ExportFailedError",
@@ -139,6 +141,9 @@ class WorkerError(ModelpressError):
     def __init__(self, message: str, output: str = "") -> None:
         super().__init__(message)
         self.output = output
+
+class ClusterError(WorkerError):
+    """The cluster that should run the exports is out of reach, or its nodes are not fit for them."""
 
 
 class SyncError(ModelpressError):

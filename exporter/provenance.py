@@ -3,6 +3,7 @@
 Imports the standard library alone. Nothing here depends on the path, the user or the time: the model's bytes must not.
 """
 
+import os
 import subprocess
 
 from exporter.directory import ExportDirectory, hash_parts
@@ -11,8 +12,10 @@ from exporter.result import Provenance
 from exporter.spec import ModelSpec
 from exporter.versions import library_versions
 
-__all__ = ["model_properties", "read_commit", "read_provenance"]
+__all__ = ["COMMIT_VARIABLE", "model_properties", "read_commit", "read_provenance"]
 
+# The commit, where this process runs on a copy of the project without its .git.
+COMMIT_VARIABLE = "MODELPRESS_GIT_COMMIT"
 _DIRTY = "-dirty"
 
 
@@ -35,6 +38,8 @@ def read_provenance(directory: ExportDirectory) -> Provenance:
 
 def read_commit() -> str:
     """The commit of the working directory, with `-dirty` where tracked files differ; empty outside of git."""
+    if COMMIT_VARIABLE in os.environ:
+        return os.environ[COMMIT_VARIABLE]
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607  (the user's git)

@@ -71,6 +71,8 @@ def _detach(directory: ExportDirectory, output: Connection) -> None:
     os.environ[DIRECTORY_VARIABLE] = str(directory.path)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Inherited too: Ray blocks SIGINT in its processes.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(output.fileno(), 1)

@@ -100,12 +100,21 @@ class Executor(Protocol):
         """Begin in the background what takes long before the first worker can run; `run` does it otherwise."""
         ...
 
+    def require(self, tasks: Sequence[Task]) -> None:
+        """See that each of these could ever run; to be called before anything starts.
+
+        Raises:
+            ConfigError: One asks for more than there is anywhere.
+            ClusterError: There is nothing to run on.
+        """
+        ...
+
     def run(self, tasks: Sequence[Task], *, alone: bool = False) -> Generator[Event]:
         """Yield events as they happen, and a `Pulse` in between.
 
         Args:
             tasks: Started in this order, as far as their memory allows.
-            alone: One at a time, each with all the memory there is.
+            alone: One at a time, each with all the memory there is in one place.
 
         Raises:
             WorkerError: No worker can be run at all.

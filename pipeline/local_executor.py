@@ -35,6 +35,7 @@ class LocalExecutor:
         budget_bytes: The memory that all workers together may be expected to need.
         server: To fork workers from.
         target: What a worker runs; see `WorkerProcess`.
+        num_cores: What the workers share; None is all that this process may use.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class LocalExecutor:
         budget_bytes: int,
         server: ForkServer | None = None,
         target: Callable[..., None] = run_worker,
+        num_cores: int | None = None,
     ) -> None:
         self._workers = workers
         self._timeout_s = timeout_s
         self._budget_bytes = budget_bytes
         self._server = server or ForkServer()
         self._target = target
+        self._num_cores = num_cores or count_cores()
         self._running: list[WorkerProcess] = []
         self._server_deaths = 0
         self._has_server = False
@@ -57,9 +60,12 @@ class LocalExecutor:
     def prepare(self) -> None:
         self._server.begin()
 
+    def require(self, tasks: Sequence[Task]) -> None:
+        """Nothing is too large: what is over the budget runs alone."""
+
     def run(self, tasks: Sequence[Task], *, alone: bool = False) -> Generator[Event]:
         workers = 1 if alone else max(1, min(self._workers, len(tasks)))
-        threads = max(1, count_cores() // workers)
+        threads = max(1, self._num_cores // workers)
         waiting = list(tasks)
         try:
             yield from self._await_server(waiting)

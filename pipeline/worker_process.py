@@ -47,7 +47,6 @@ class WorkerProcess:
         self.task = task
         self.was_alone = True
         self._directory = str(task.directory.resolve())
-        self._started = time.monotonic()
         self._server = server
         self._kills = KillCounts.read()
         self._log = WorkerLog(ExportDirectory(task.directory).log)
@@ -60,6 +59,8 @@ class WorkerProcess:
             raise
         # None for an interpreter of its own.
         self._server_pid = None if task.on_gpu else server.pid
+        # A server that has just begun forks when it is warm; that is no time of this export's.
+        self._started = time.monotonic()
         self._log.begin()
         self._usage = self._open_usage()
         self._peak_rss_bytes = 0
