@@ -142,6 +142,7 @@ class WorkerError(ModelpressError):
         super().__init__(message)
         self.output = output
 
+
 class ClusterError(WorkerError):
     """The cluster that should run the exports is out of reach, or its nodes are not fit for them."""
 

@@ -12,7 +12,7 @@ from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
 from pipeline.admission import find_budget
-from pipeline.config import Config
+from pipeline.config import Config, ExecutorKind
 from pipeline.display import Display
 from pipeline.executor import Ended, Ending, Executor, Notice, Pulse, Started, Task
 from pipeline.expectation import expect, find_recent_runs
@@ -20,9 +20,11 @@ from pipeline.interruption import Interruption, Stopped
 from pipeline.ledger import Ledger, record_cancelled, record_result
 from pipeline.local_executor import LocalExecutor, count_cores
 from pipeline.lock import lock_output
+from pipeline.on_ray.messages import Options
 from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import Job, PlannedExport, Planner
 from pipeline.publication import publish
+from pipeline.ray_executor import RayExecutor
 from pipeline.recovery import recover
 from pipeline.storage_faults import explain_fault, storage_faults
 from registry_sync.metrics import collect_metrics
@@ -107,6 +109,8 @@ class _Batch:
         Args:
             recovered: Killed runs that were put in order before.
         """
+        if self._due:
+            self._executor.require([self._make_task(name) for name in self._due])
         with self._interruption.deferred():
             self._ledger.open()
             self._export(recovered)
@@ -285,7 +289,19 @@ class _Batch:
 def make_executor(config: Config) -> Executor:
     """The executor that a config asks for."""
     options = config.executor
-    return LocalExecutor(options.workers or count_cores(), options.timeout_s, find_budget(options.memory_budget))
+    if options.kind is ExecutorKind.local:
+        return LocalExecutor(options.workers or count_cores(), options.timeout_s, find_budget(options.memory_budget))
+    has_budget = options.address is None or options.memory_budget is not None
+    return RayExecutor(
+        Options(
+            address=options.address,
+            workers=options.workers,
+            timeout_s=options.timeout_s,
+            budget_bytes=find_budget(options.memory_budget) if has_budget else None,
+            runtime_env=options.runtime_env,
+            outputs=(config.output.exports, config.output.runs, config.output.metrics),
+        )
+    )
 
 
 def _may_do_better(kind: FailureKind, ended: Ended) -> bool:

@@ -6,6 +6,7 @@ whatever its name, so each composed config is merged anew onto the schema, which
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,16 @@ from pipeline.config_errors import explain_omegaconf_error
 from pipeline.naming import name_export
 from registry_sync.options import TrackingOptions
 
-__all__ = ["CONF_DIR", "Config", "ExecutorOptions", "OutputOptions", "ReleaseOptions", "compose_spec", "read_config"]
+__all__ = [
+    "CONF_DIR",
+    "Config",
+    "ExecutorKind",
+    "ExecutorOptions",
+    "OutputOptions",
+    "ReleaseOptions",
+    "compose_spec",
+    "read_config",
+]
 
 _NO_MODEL = (
     "no model: say which with +model=NAME (a file of conf/model, or of model/ in your --config-dir), "
@@ -38,16 +48,31 @@ def _required(cls: type) -> Any:
     return field(default_factory=lambda: OmegaConf.structured(cls))
 
 
+class ExecutorKind(StrEnum):
+    """What runs the workers."""
+
+    local = "local"
+    # Needs the extra `ray`; docs/ray.md.
+    ray = "ray"
+
+
 @dataclass
 class ExecutorOptions:
     """Who runs the workers."""
 
-    # Exports at a time; null: one for each core this process may use.
+    kind: ExecutorKind = ExecutorKind.local
+    # Exports at a time; null: one for each core this process may use, or as many as the cluster holds.
     workers: int | None = None
     # An export that takes longer is ended, in seconds.
     timeout_s: float = 1800.0
     # What all workers together may be expected to need, for example 12GiB; null: most of what is free at the start.
+    # On a cluster: those on one node; null: what Ray says that the node has.
     memory_budget: str | None = None
+    # Of a Ray cluster: auto, HOST:PORT (on one of its nodes) or ray://HOST:PORT (from outside); null: one is started
+    # on this machine, for this run.
+    address: str | None = None
+    # Ray's runtime environment for the nodes, for example {env_vars: {HF_HUB_OFFLINE: "1"}}.
+    runtime_env: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from exporter.cuda import find_device_problem
 from exporter.errors import ConfigError, StorageError
 from exporter.result import ExportResult, Status
 from exporter.spec import Device, ExportSpec
-from pipeline.config import Config
+from pipeline.config import Config, ExecutorKind
 from pipeline.fingerprint import Fingerprint, explain_change, start_fingerprint
 from pipeline.hashes import Hashes
 from pipeline.published import Published, read_published
@@ -130,7 +130,9 @@ class Planner:
         self._ids[folded] = spec.id
 
     def _find_device_problems(self, spec: ExportSpec) -> Iterator[str]:
-        # Of the machine, not of a model: once is enough.
+        # Of the machine, not of a model: once is enough. Of other machines, the executor asks.
+        if self._settings.executor.kind is not ExecutorKind.local:
+            return
         if spec.export.device is not Device.cpu and not self._needs_device:
             self._needs_device = True
             yield from filter(None, [find_device_problem(spec)])
@@ -163,6 +165,9 @@ class Planner:
 
 
 def _require_possible(settings: Config) -> None:
+    for name in ("address", "runtime_env"):
+        if getattr(settings.executor, name) and settings.executor.kind is not ExecutorKind.ray:
+            raise ConfigError(f"executor.{name}: is for executor=ray alone")
     if settings.executor.workers is not None and settings.executor.workers < 1:
         raise ConfigError(f"executor.workers: {settings.executor.workers} must be at least 1")
     if not 0 < settings.executor.timeout_s < float("inf"):

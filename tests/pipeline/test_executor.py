@@ -3,13 +3,14 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import pytest
-from executors import EXECUTORS, find_grandchildren, find_sleepers, make_local
+from executors import EXECUTORS, Maker, find_sleepers, find_workers, make_local, open_maker
 
 from exporter.directory import ExportDirectory, write_json
 from exporter.errors import FailureKind
@@ -19,6 +20,13 @@ from pipeline.executor import Ended, Ending, Pulse, Started, Task
 from pipeline.outcomes import collect_result
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session", params=EXECUTORS)
+def make_executor(request, tmp_path_factory) -> Iterator[Maker]:
+    with open_maker(request.param, tmp_path_factory.getbasetemp()) as maker:
+        yield maker
+
 
 TIMEOUT_S = 20.0
 # `sleep` takes fractions: no other test run on this machine has a child with these command lines.
@@ -83,13 +91,13 @@ def make_task(spec: ExportSpec, parent: Path) -> Task:
     return Task(spec.id, directory.path)
 
 
-@pytest.fixture(scope="session", params=EXECUTORS)
-def batch(request, tmp_path_factory):
+@pytest.fixture(scope="session")
+def batch(make_executor, tmp_path_factory):
     parent = tmp_path_factory.mktemp("batch")
     specs = {name: make_spec(name) for name in CLASSES}
     batch = Batch(directories={name: parent / name for name in CLASSES})
     at_work: set[str] = set()
-    executor = request.param(2, TIMEOUT_S)
+    executor = make_executor(2, TIMEOUT_S)
     for event in executor.run([make_task(spec, parent) for spec in specs.values()]):
         if isinstance(event, Started):
             at_work.add(event.task.id)
@@ -100,7 +108,7 @@ def batch(request, tmp_path_factory):
         if not isinstance(event, Pulse):
             batch.events.append(event)
     executor.close()
-    batch.workers_left = find_grandchildren()
+    batch.workers_left = find_workers()
     batch.children_left = find_sleepers(CHILD_S)
     batch.daemons_left = find_sleepers(DAEMON_S)
     yield batch
@@ -210,7 +218,10 @@ def test_every_task_starts_once_and_ends_once_after_it(batch):
 
 
 def test_tasks_start_in_the_order_given(batch):
-    assert tuple(event.task.id for event in batch.events if isinstance(event, Started)) == CLASSES
+    # Ray starts two at once on two processes, either of which may be the first.
+    started = [event.task.id for event in batch.events if isinstance(event, Started)]
+    assert [CLASSES.index(name) // 2 for name in started[:2]] == [0, 0]
+    assert all(abs(place - CLASSES.index(name)) <= 1 for place, name in enumerate(started))
 
 
 def test_no_more_workers_run_than_were_asked_for(batch):
@@ -258,8 +269,8 @@ def test_a_worker_for_the_cpu_is_shown_no_gpu_and_counts_none_by_the_driver(batc
     assert b"GPUs: '' '1'\n" in batch.log("TellsOfGpus")
 
 
-def test_nothing_that_workers_print_reaches_the_terminal(tmp_path, capfd):
-    executor = EXECUTORS[0](1, TIMEOUT_S)
+def test_nothing_that_workers_print_reaches_the_terminal(make_executor, tmp_path, capfd):
+    executor = make_executor(1, TIMEOUT_S)
     list(executor.run([make_task(make_spec("PrintsNoise"), tmp_path)]))
     executor.close()
     captured = capfd.readouterr()
@@ -267,23 +278,22 @@ def test_nothing_that_workers_print_reaches_the_terminal(tmp_path, capfd):
     assert (tmp_path / "PrintsNoise" / "worker.log").stat().st_size > 5_000_000
 
 
-@pytest.mark.parametrize("make_executor", EXECUTORS)
 def test_a_run_closed_early_leaves_no_worker_and_no_child_of_one(make_executor, tmp_path):
     specs = [make_spec(name) for name in ("IgnoresSigtermAndHangs", "Doubles", "Healthy")]
     seconds = specs[0].model.source["seconds"] = f"989.{os.getpid()}"
     tasks = [make_task(spec, tmp_path) for spec in specs]
     executor = make_executor(1, 60.0)
     events = executor.run(tasks)
-    assert next(events) == Started(tasks[0])
+    assert next(event for event in events if not isinstance(event, Pulse)) == Started(tasks[0])
     deadline = time.monotonic() + 30
     while not find_sleepers(seconds):
         assert time.monotonic() < deadline, "the worker never came as far as its child"
         next(events)
-    assert len(find_grandchildren()) == 2, "the worker and its child"
+    assert len(find_workers()) == 2, "the worker and its child"
     events.close()
     executor.close()
     assert find_sleepers(seconds) == []
-    assert find_grandchildren() == []
+    assert find_workers() == []
     assert not (tmp_path / "Doubles" / "worker.log").exists()
 
 
@@ -296,6 +306,5 @@ def test_a_worker_for_a_gpu_is_no_fork_of_the_warm_server(tmp_path):
     assert f"parent {os.getpid()}\n".encode() in (task.directory / "worker.log").read_bytes()
 
 
-@pytest.mark.parametrize("make_executor", EXECUTORS)
 def test_no_tasks_are_no_events(make_executor):
     assert list(make_executor(2, TIMEOUT_S).run([])) == []

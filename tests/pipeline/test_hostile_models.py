@@ -5,13 +5,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from executors import EXECUTORS, find_sleepers
+from executors import find_sleepers, make_local
 from hostile_models import OUTPUT_BYTES
 from invariants import Ran, check_invariants, list_shared_memory, run_in
 
@@ -120,7 +120,6 @@ def operator(folder: Path) -> Iterator[None]:
 
 @dataclass
 class Stage:
-    make_executor: Callable[[int, float], Executor]
     folder: Path
     shared: set[str]
     # The sha256 of model.onnx of the calm ones, by themselves.
@@ -129,16 +128,16 @@ class Stage:
     again: Ran | None = None
 
 
-@pytest.fixture(scope="session", params=EXECUTORS)
-def stage(request, tmp_path_factory):
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory):
     shared = list_shared_memory()
-    calm = run(tmp_path_factory.mktemp("calm"), list(CALM), request.param(2, TIMEOUT_S))
+    calm = run(tmp_path_factory.mktemp("calm"), list(CALM), make_local(2, TIMEOUT_S))
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "planted").touch()
     with operator(folder):
-        ran = run(folder, ALL, request.param(2, TIMEOUT_S))
+        ran = run(folder, ALL, make_local(2, TIMEOUT_S))
     check_invariants(ran, ALL, calm.model_hashes(), shared)
-    yield Stage(request.param, folder, shared, calm.model_hashes(), ran)
+    yield Stage(folder, shared, calm.model_hashes(), ran)
     for pid in find_sleepers(CHILD_S):
         os.kill(pid, signal.SIGKILL)
 
@@ -230,7 +229,7 @@ def test_the_module_of_a_model_is_imported_by_workers_alone(stage):
 
 def test_the_next_run_exports_what_failed_and_nothing_else_and_converges(stage):
     (stage.folder / "planted").unlink()
-    again = run(stage.folder, ALL, stage.make_executor(2, TIMEOUT_S))
+    again = run(stage.folder, ALL, make_local(2, TIMEOUT_S))
     check_invariants(again, ALL, stage.undisturbed, stage.shared)
     assert again.code is ExitCode.OK
     failed = {export.id for export in stage.ran.record.exports if export.outcome is Outcome.failed}

@@ -1,0 +1,242 @@
+"""One round of exports on a cluster: hands them to nodes, and turns what these say into the executor's events."""
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from exporter.checkpoint import CheckpointError
+from exporter.directory import ExportDirectory, hash_file
+from exporter.errors import FailureKind
+from exporter.plain_data import DataError
+from exporter.worker import STATUS_STORAGE
+from pipeline.executor import Ended, Ending, Event, Pulse, Started, Task
+from pipeline.on_ray.demand import Demand
+from pipeline.on_ray.messages import Beat, Began, DataFile, Failed, Finished, Lacks, Parcel, Piece, Said, Unfit
+from pipeline.on_ray.project import find_data, is_portable
+from pipeline.on_ray.streams import Streams
+from pipeline.outcomes import fail_result
+
+__all__ = ["Order", "Round"]
+
+# How often the caller gets a turn while nothing happens.
+_TICK_S = 0.1
+# From a polite end of what runs, which takes a worker that ignores SIGTERM two seconds, to a rude one.
+_GRACE_S = 5.0
+_LAST_GRACE_S = 2.0
+_PIECE_BYTES = 4 << 20
+# A larger file is better put where the nodes see it than sent to each of them, each time.
+_MAX_SENT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Order:
+    """An export, and what it is to be given."""
+
+    task: Task
+    demand: Demand
+
+
+@dataclass
+class _Flight:
+    """An export that Ray has."""
+
+    order: Order
+    parcel: Parcel
+    began_s: float | None = None
+    rss_bytes: int | None = None
+    # Names of files that were sent after a node said that it lacks them.
+    sent: set[str] = field(default_factory=set)
+    # The files that came back so far.
+    received: set[str] = field(default_factory=set)
+    problem: OSError | None = None
+
+    @property
+    def task(self) -> Task:
+        return self.order.task
+
+    @property
+    def directory(self) -> ExportDirectory:
+        return ExportDirectory(self.task.directory)
+
+
+class Round:
+    """Runs exports in the order given, up to `limit` at a time.
+
+    Args:
+        streams: Where they can be started.
+        orders: The exports.
+        limit: The most that Ray is given at a time; it decides how many of these run.
+        is_here: The nodes see every path of this machine.
+        was_alone: What the events say of it.
+    """
+
+    def __init__(
+        self, streams: Streams, orders: Sequence[Order], limit: int, *, is_here: bool, was_alone: bool
+    ) -> None:
+        self._streams = streams
+        self._waiting = deque(orders)
+        self._limit = limit
+        self._is_here = is_here
+        self._was_alone = was_alone
+        self._flights: dict[str, _Flight] = {}
+        self._kept: set[str] = set()
+
+    def run(self) -> Generator[Event]:
+        """Yield events, and a `Pulse` whenever nothing happens; closed early, it leaves nothing running."""
+        try:
+            while self._waiting or self._flights:
+                while self._waiting and len(self._flights) < self._limit:
+                    self._start(self._waiting.popleft())
+                for name, said in self._streams.read(_TICK_S):
+                    yield from self._take(self._flights[name], said)
+                rss_bytes = {name: flight.rss_bytes for name, flight in self._flights.items()}
+                yield Pulse({name: rss for name, rss in rss_bytes.items() if rss is not None})
+        finally:
+            self._cancel()
+
+    def _start(self, order: Order) -> None:
+        flight = _Flight(order, self._pack(order))
+        self._flights[order.task.id] = flight
+        self._streams.start(flight.parcel, order.demand)
+
+    def _pack(self, order: Order) -> Parcel:
+        task = replace(order.task, directory=order.task.directory.absolute())
+        parcel = Parcel(task, token="", files={}, data=(), threads=order.demand.num_cpus)
+        if self._is_here:
+            return parcel
+        directory = ExportDirectory(task.directory)
+        token = secrets.token_hex(16)
+        (task.directory / Parcel.TOKEN).write_text(token)
+        files = {path.name: path.read_bytes() for path in (directory.spec, directory.fingerprint) if path.exists()}
+        return replace(parcel, token=token, files=files, data=_describe_data(directory))
+
+    def _take(self, flight: _Flight, said: Said) -> Iterator[Event]:
+        match said:
+            case Began():
+                flight.began_s = time.monotonic()
+                yield Started(flight.task)
+            case Beat():
+                flight.rss_bytes = said.rss_bytes
+                if said.step is not None:
+                    flight.directory.current_step.write_text(said.step)
+            case Piece():
+                self._receive(flight, said)
+            case Finished() if flight.problem is not None:
+                yield from self._end(flight, Ending.exited, STATUS_STORAGE)
+            case Finished():
+                self._forget_step(flight)
+                yield from self._land(flight, replace(said.ended, task=flight.task, was_alone=self._was_alone))
+            case Unfit():
+                yield from self._end(flight, Ending.lost, evidence=said.reason)
+            case Failed():
+                yield from self._end(flight, said.ending, evidence=said.evidence)
+            case Lacks():
+                yield from self._send_data(flight, said)
+
+    def _receive(self, flight: _Flight, piece: Piece) -> None:
+        """Write the next bytes of a file; a disk that takes none is told of when the export has ended."""
+        if not is_portable(piece.name):
+            raise ValueError(
+                f"{flight.task.id}: a node sent {piece.name!r}, which is outside of the export's directory"
+            )
+        self._forget_step(flight)
+        path = flight.task.directory / piece.name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab" if piece.name in flight.received else "wb") as file:
+                file.write(piece.data)
+        except OSError as error:
+            flight.problem = error
+        flight.received.add(piece.name)
+
+    def _forget_step(self, flight: _Flight) -> None:
+        """Remove our own note of where the export is, before the node's own files come."""
+        if not self._is_here and not flight.received and flight.problem is None:
+            flight.directory.current_step.unlink(missing_ok=True)
+
+    def _end(self, flight: _Flight, ending: Ending, code: int = 0, evidence: str = "") -> Iterator[Event]:
+        """End an export in its node's place; the batch hears of a start before it hears of an end."""
+        if flight.began_s is None:
+            yield Started(flight.task)
+        duration_s = 0.0 if flight.began_s is None else time.monotonic() - flight.began_s
+        yield from self._land(flight, Ended(flight.task, ending, code, duration_s, evidence, self._was_alone))
+
+    def _land(self, flight: _Flight, ended: Ended) -> Iterator[Event]:
+        del self._flights[flight.task.id]
+        (flight.task.directory / Parcel.TOKEN).unlink(missing_ok=True)
+        yield ended
+
+    def _send_data(self, flight: _Flight, lacks: Lacks) -> Iterator[Event]:
+        """Start an export once more, with the files that a node lacks; or fail it, if they cannot be sent."""
+        files = {file.name: file for file in flight.parcel.data}
+        for name in lacks.names:
+            if reason := _explain_refusal(files[name], lacks.node):
+                spec = flight.directory.read_spec()
+                is_fill = any(item.fill.path == name for item in spec.model.inputs.values())
+                kind = FailureKind.input_error if is_fill else FailureKind.weights_error
+                fail_result(spec, flight.directory, kind, reason, 0.0)
+                yield from self._end(flight, Ending.exited)
+                return
+        if flight.sent & set(lacks.names):
+            evidence = f"{lacks.node} was sent {', '.join(lacks.names)}, and got other bytes; does the file change?"
+            yield from self._end(flight, Ending.lost, evidence=evidence)
+            return
+        try:
+            for name in set(lacks.names) - self._kept:
+                self._keep(files[name])
+        except OSError as error:
+            yield from self._end(flight, Ending.lost, evidence=str(error))
+            return
+        flight.sent.update(lacks.names)
+        self._streams.start(flight.parcel, flight.order.demand)
+
+    def _keep(self, file: DataFile) -> None:
+        self._kept.add(file.name)
+        with Path(file.place).open("rb") as source:
+            while piece := source.read(_PIECE_BYTES):
+                self._streams.keep_data(file.name, piece)
+
+    def _cancel(self) -> None:
+        for force, grace_s in ((False, _GRACE_S), (True, _LAST_GRACE_S)):
+            if not self._flights:
+                return
+            self._streams.cancel(force=force)
+            deadline = time.monotonic() + grace_s
+            while self._flights and time.monotonic() < deadline:
+                for name, said in self._streams.read(_TICK_S):
+                    if isinstance(said, Lacks | Unfit | Finished | Failed):
+                        (self._flights.pop(name).task.directory / Parcel.TOKEN).unlink(missing_ok=True)
+
+
+def _explain_refusal(file: DataFile, node: str) -> str:
+    """Why a file cannot be sent to a node that lacks it; empty if it can."""
+    where = f"{file.name}: {node} has no such file with the bytes that {file.place} has here"
+    if not is_portable(file.name):
+        return f"{where}; only files within the working directory, by a relative path, are sent to nodes"
+    if file.size_bytes > _MAX_SENT_BYTES:
+        size = f"{file.size_bytes / (1 << 30):.1f} GiB"
+        return f"{where}; with {size} it is too large to be sent, put it where the nodes see it at the same path"
+    return ""
+
+
+def _describe_data(directory: ExportDirectory) -> tuple[DataFile, ...]:
+    """The files that a spec names; those that cannot be read are the worker's to complain of."""
+    try:
+        found = find_data(directory.read_spec(), Path.cwd())
+        return tuple(_describe(name, path, *_stamp(path)) for name, path in found)
+    except (OSError, CheckpointError, DataError):
+        return ()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@cache
+def _describe(name: str, path: Path, size_bytes: int, _mtime_ns: int) -> DataFile:
+    return DataFile(name, str(path), size_bytes, hash_file(path))
