@@ -15,7 +15,7 @@ class Ending(StrEnum):
     exited = "exited"
     signalled = "signalled"
     timed_out = "timed_out"
-    # The kernel killed it for its memory, and there is evidence of that.
+    # The kernel, or Ray, killed it for its memory, and there is evidence of that.
     out_of_memory = "out_of_memory"
     # What it ran on is gone: the server it was forked from, or the whole machine.
     lost = "lost"

@@ -66,7 +66,7 @@ def _tell_ending(ended: Ended) -> tuple[FailureKind, str]:
             is_crash = ended.code in _CRASHES
             return (FailureKind.crashed if is_crash else FailureKind.killed), f"the worker died of {name}"
         case Ending.out_of_memory:
-            return FailureKind.out_of_memory, f"the kernel killed the worker for its memory: {ended.evidence}"
+            return FailureKind.out_of_memory, f"the worker was killed for its memory: {ended.evidence}"
         case Ending.lost:
             return FailureKind.killed, f"the worker was lost: {ended.evidence}"
         case Ending.exited:

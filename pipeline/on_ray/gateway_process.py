@@ -156,8 +156,10 @@ class GatewayProcess:
     def close(self) -> None:
         """Have it leave the cluster, or end the cluster that it started."""
         self._connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_CLOSE_S)
+        if not self._is_asked:
+            # One that still connects has nothing to put in order, and would be at it for seconds.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_CLOSE_S)
         self.kill()
         self._process.wait()
         if self._keeps_log:

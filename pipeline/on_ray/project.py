@@ -55,8 +55,9 @@ def stage_project(target: Path, working_directory: Path, path: Sequence[str], ou
     found = []
     num_files = num_bytes = 0
     for root in _find_roots(working_directory, path):
+        # A folder within one that went along may be there already, or may be of those that stay.
         inside = next((known for known in places if root.is_relative_to(known)), None)
-        if inside is None:
+        if inside is None or not (target / places[inside] / root.relative_to(inside)).is_dir():
             places[root] = str(len(places))
             for source in _find_files(root, outputs if root == working_directory else ()):
                 num_files += 1

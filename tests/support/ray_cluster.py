@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -59,17 +59,18 @@ class RayCluster:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        port, client_port = _find_free_ports(2)
+        self.address = f"127.0.0.1:{port}"
+        # For who is no part of the cluster.
+        self.client_address = f"ray://127.0.0.1:{client_port}"
         self.secrets = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._environment = {**os.environ, **self.secrets, "RAY_TMPDIR": str(self.folder)}
         self.nodes: list[RayNode] = []
         self._start(
             [
                 "--head",
-                f"--port={self.port}",
+                f"--port={port}",
+                f"--ray-client-server-port={client_port}",
                 "--num-cpus=0",
                 "--include-dashboard=false",
                 "--node-ip-address=127.0.0.1",
@@ -77,11 +78,16 @@ class RayCluster:
             ]
         )
 
-    def add_node(self, *, num_cpus: int = 2, memory_bytes: int = 8 << 30, hidden: Sequence[Path] = ()) -> RayNode:
-        return self._start([f"--address={self.address}", f"--num-cpus={num_cpus}", f"--memory={memory_bytes}"], hidden)
+    def add_node(
+        self, *, num_cpus: int = 2, memory_bytes: int = 8 << 30, hidden: Sequence[Path] = (), **environment: str
+    ) -> RayNode:
+        arguments = [f"--address={self.address}", f"--num-cpus={num_cpus}", f"--memory={memory_bytes}"]
+        return self._start(arguments, hidden, environment)
 
-    def _start(self, arguments: list[str], hidden: Sequence[Path] = ()) -> RayNode:
-        node = RayNode(arguments, self._environment, hidden)
+    def _start(
+        self, arguments: list[str], hidden: Sequence[Path] = (), environment: Mapping[str, str] | None = None
+    ) -> RayNode:
+        node = RayNode(arguments, {**self._environment, **(environment or {})}, hidden)
         self.nodes.append(node)
         deadline = time.monotonic() + _START_S
         while "Ray runtime started" not in node.log.read_text():
@@ -94,3 +100,14 @@ class RayCluster:
         for node in reversed(self.nodes):
             node.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _find_free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

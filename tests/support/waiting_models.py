@@ -1,0 +1,32 @@
+"""Models that can be caught at work: the first one to be built with a flag waits, and the next one does not."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class WaitsOnce(nn.Module):
+    """Writes its process id to a file that is not there yet, and waits; where it is there, it does neither."""
+
+    def __init__(self, flag: str):
+        super().__init__()
+        path = Path(flag)
+        if not path.exists():
+            path.with_suffix(".new").write_text(str(os.getpid()))
+            path.with_suffix(".new").rename(path)
+            time.sleep(300)
+
+    def forward(self, x):
+        return x * 2
+
+
+class TakesMemoryOnce(WaitsOnce):
+    """Takes so many GiB, too, the first time."""
+
+    def __init__(self, flag: str, gib: float):
+        ballast = None if Path(flag).exists() else torch.ones(int(gib * 2**28))
+        super().__init__(flag)
+        del ballast
