@@ -1,8 +1,11 @@
-"""The numbers of an export that trackers compare over time."""
+"""The numbers of an export, and of a batch, that trackers compare over time."""
+
+from collections.abc import Mapping
 
 from exporter.result import ExportResult
+from registry_sync.record import ENDED, GOOD, BatchRecord, Outcome
 
-__all__ = ["collect_metrics", "collect_step_metrics"]
+__all__ = ["collect_batch_metrics", "collect_metrics", "collect_step_metrics"]
 
 
 def collect_metrics(result: ExportResult) -> dict[str, float]:
@@ -34,15 +37,40 @@ def collect_metrics(result: ExportResult) -> dict[str, float]:
 
 
 def collect_step_metrics(result: ExportResult) -> dict[str, float]:
-    """Time and peak memory of each step that was begun, over all attempts."""
+    """Time and memory of each step that was begun: times add up over all attempts, of memory the largest counts."""
     metrics: dict[str, float] = {}
     for record in result.steps:
-        metrics[f"{record.step}_s"] = metrics.get(f"{record.step}_s", 0.0) + record.duration_s
+        name = f"{record.step}_s"
+        metrics[name] = metrics.get(name, 0.0) + record.duration_s
         measured = {
             "peak_bytes": result.peak_bytes(record.step),
             "delta_bytes": record.delta_bytes,
             "delta_anon_bytes": record.delta_anon_bytes,
             "cuda_peak_bytes": record.cuda_peak_bytes,
         }
-        metrics.update({f"{record.step}_{name}": value for name, value in measured.items() if value is not None})
+        for kind, value in measured.items():
+            name = f"{record.step}_{kind}"
+            if value is not None:
+                metrics[name] = max(value, metrics.get(name, value))
     return metrics
+
+
+def collect_batch_metrics(record: BatchRecord, results: Mapping[str, ExportResult]) -> dict[str, float]:
+    """Of a batch as a whole: counts by outcome, sums, and the worst of each of what one would not want to grow."""
+    passed = [results[export.id] for export in record.exports if export.outcome in GOOD and export.id in results]
+    worst: dict[str, list[float | None]] = {
+        "worst_max_abs_diff": [result.max_abs_diff for result in passed],
+        "worst_max_noise_ratio": [result.max_noise_ratio for result in passed],
+        "worst_export_peak_bytes": [export.export_peak_bytes for export in record.exports],
+        "worst_latency_s": [export.latency_s for export in record.exports],
+    }
+    known = {name: [value for value in values if value is not None] for name, values in worst.items()}
+    return {
+        **{f"num_{outcome.value}": record.count(outcome) for outcome in Outcome},
+        "num_exports": len(record.exports),
+        "num_rescued": sum(1 for export in record.exports if export.rescued_by),
+        "duration_s": record.duration_s,
+        "sum_duration_s": sum(export.duration_s for export in record.exports if export.outcome in ENDED),
+        "sum_size_bytes": sum(export.size_bytes for export in record.exports if export.outcome in GOOD),
+        **{name: max(values) for name, values in known.items() if values},
+    }

@@ -12,7 +12,7 @@ from exporter.plain_data import DataError, from_plain
 from exporter.result import ExportResult, Failure, Rung
 from registry_sync.options import TrackingOptions
 
-__all__ = ["ENDED", "BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
+__all__ = ["ENDED", "GOOD", "BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
 
 SCHEMA_VERSION = 1
 
@@ -34,6 +34,8 @@ class Outcome(StrEnum):
 
 # Of an export that was carried out, and has a result of its own.
 ENDED = (Outcome.passed, Outcome.failed, Outcome.unproven)
+# Of an export that is published.
+GOOD = (Outcome.passed, Outcome.up_to_date)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,11 @@ class RunDirectory:
     def mlflow_marker(self) -> Path:
         """Holds the MLflow run's id once everything is logged."""
         return self.path / "mlflow.json"
+
+    @property
+    def mlflow_lock(self) -> Path:
+        """Held by the process that logs this batch."""
+        return self.path / ".mlflow.lock"
 
     def export_directory(self, export_id: str) -> Path:
         """Where the worker writes; there still if the export was not published."""
