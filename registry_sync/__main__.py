@@ -12,7 +12,7 @@ from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, IntegrityError, ModelpressError, SyncError
 from exporter.plain_data import DataError
 from exporter.result import Status
-from registry_sync.bounded import call_bounded
+from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     try:
         if parsed.command == "sync":
             named = [_name_run(path) for path in parsed.runs]
-            lines = _sync(named or _find_pending(Path("runs")), parsed.tracking_uri)
+            lines = _sync(named or _find_pending(Path("runs")), parsed.tracking_uri, parsed.budget_s)
         else:
             lines = _verify(parsed.exports or sorted(path for path in Path("exports").glob("*") if path.is_dir()))
         for line in lines:
@@ -42,6 +42,7 @@ def _make_parser() -> argparse.ArgumentParser:
     sync = commands.add_parser("sync", help="log batches that MLflow has not heard of")
     sync.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="directories under runs/; without: all")
     sync.add_argument("--tracking-uri", help="instead of the one the batch was run with")
+    sync.add_argument("--budget-s", type=float, metavar="SECONDS", help="longest wait for MLflow over one batch")
     verify = commands.add_parser("verify", help="hash published files and hold them against their records")
     verify.add_argument(
         "exports", nargs="*", type=Path, metavar="EXPORT", help="directories under exports/; without: all"
@@ -65,7 +66,7 @@ def _find_pending(runs: Path) -> list[RunDirectory]:
     return [run for run in found if not run.mlflow_marker.exists()]
 
 
-def _sync(runs: list[RunDirectory], uri: str | None) -> Iterator[str]:
+def _sync(runs: list[RunDirectory], uri: str | None, budget_s: float | None) -> Iterator[str]:
     """Log each run. A broken one does not keep back the others; a store that does not answer does."""
     behind: list[str] = []
     num_logged = 0
@@ -75,7 +76,8 @@ def _sync(runs: list[RunDirectory], uri: str | None) -> Iterator[str]:
             if not record.has_news or (uri is None and not record.tracking.mlflow):
                 continue
             options = dataclasses.replace(record.tracking, uri=uri or record.tracking.uri)
-            line = call_bounded(functools.partial(_log, run, record, options), options.budget_s, "MLflow")
+            budget = Budget(budget_s or options.budget_s)
+            line = call_bounded(functools.partial(_log, run, record, options, budget), budget, "MLflow")
             yield f"{record.run_id}: {line}"
             num_logged += 1
         except (OSError, DataError) as error:
@@ -91,11 +93,11 @@ def _sync(runs: list[RunDirectory], uri: str | None) -> Iterator[str]:
         yield "nothing to sync"
 
 
-def _log(run: RunDirectory, record: BatchRecord, options: TrackingOptions) -> str:
+def _log(run: RunDirectory, record: BatchRecord, options: TrackingOptions, budget: Budget) -> str:
     # Takes a second to import, and is not needed to find that there is nothing to do.
     from registry_sync import mlflow_log
 
-    return mlflow_log.log_batch(run, record, options)
+    return mlflow_log.log_batch(run, record, options, budget)
 
 
 def _verify(paths: Sequence[Path]) -> Iterator[str]:

@@ -1,25 +1,45 @@
 """Calls something that may hang, and waits only so long."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from exporter.errors import SyncError
 
-__all__ = ["call_bounded"]
+__all__ = ["Budget", "call_bounded"]
 
 T = TypeVar("T")
 
 
-def call_bounded(function: Callable[[], T], budget_s: float, name: str) -> T:
-    """Call a function in a thread of its own and wait for it.
+class Budget:
+    """How long a service may keep us waiting; it runs from when it is made.
 
-    A thread cannot be ended: one that is late goes on until the process ends, which is why the function has to be
-    one that can be repeated.
+    Args:
+        seconds: Infinity is allowed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def left_s(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def extend(self, seconds: float) -> None:
+        """Allow for work that takes its time however quick the service is."""
+        self._deadline += seconds
+
+
+def call_bounded(function: Callable[[], T], budget: Budget, name: str) -> T:
+    """Call a function in a thread of its own and wait for it, as long as the budget says, which may grow meanwhile.
+
+    A thread cannot be ended: one that is late goes on until the process ends, or until it asks the budget itself.
+    So the function has to be one that can be repeated.
 
     Args:
         function: What to call.
-        budget_s: How long to wait.
+        budget: How long to wait.
         name: Of the service, for the message.
 
     Raises:
@@ -36,7 +56,8 @@ def call_bounded(function: Callable[[], T], budget_s: float, name: str) -> T:
 
     thread = threading.Thread(target=call, name=name, daemon=True)
     thread.start()
-    thread.join(max(0.0, budget_s))
+    while thread.is_alive() and (left := budget.left_s) > 0:
+        thread.join(min(left, threading.TIMEOUT_MAX))
     if returned:
         return returned[0]
     if raised:

@@ -1,219 +1,236 @@
-"""Logs a batch to MLflow: one run for the batch, and under it one for each export that was carried out.
+"""Logs a batch to MLflow: a run for the batch, under it one for each export that was carried out, and models.
 
-Every run is found again by a tag, so that logging a batch twice, or once more after a crash, changes nothing.
+Every run and every model is found again by a tag, so that logging a batch twice, or once more after a crash, changes
+nothing.
 """
 
-import logging
-import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-# Read by MLflow when it is imported. Its default is seven retries of two minutes each for a server that is down.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from filelock import FileLock, Timeout
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from exporter.directory import ExportDirectory, hash_parts, write_json
-from exporter.errors import SyncError
+from exporter.directory import ExportDirectory, write_json
+from exporter.errors import IntegrityError, SyncError
 from exporter.plain_data import DataError, flatten, to_plain
 from exporter.result import ExportResult
-from registry_sync.commands import show_command
-from registry_sync.metrics import collect_metrics, collect_step_metrics
+from registry_sync.bounded import Budget
+from registry_sync.changes import find_earlier_batch
+from registry_sync.earlier_runs import find_earlier_runs
+from registry_sync.keyed import Keyed
+from registry_sync.logged_model import holds_result, log_model, search_models
+from registry_sync.metrics import collect_batch_metrics, collect_metrics, collect_step_metrics
 from registry_sync.options import TrackingOptions
 from registry_sync.record import ENDED, BatchRecord, ExportRecord, Outcome, RunDirectory
-from registry_sync.redaction import redact
+from registry_sync.run_files import choose_files
+from registry_sync.store import Store, open_store
 from registry_sync.summary import render_summary
+from registry_sync.tags import KEY_TAG, RUN_ID_TAG, cut_text, describe_batch, describe_export, describe_model
 
-__all__ = ["default_uri", "log_batch", "open_store"]
+__all__ = ["log_batch"]
 
-KEY_TAG = "modelpress.key"
+_PARENT_TAG = "mlflow.parentRunId"
 _MAX_PARAM = 6000
-_MAX_TAG = 8000
 
 
-def default_uri() -> str:
-    """Sqlite in the working directory, by its absolute path: a relative one means another file elsewhere."""
-    return f"sqlite:///{Path('mlflow.db').resolve()}"
-
-
-def open_store(options: TrackingOptions) -> tuple[MlflowClient, str]:
-    """A client, and the id of the experiment, which is created if missing.
-
-    A new sqlite file gets its tables here, in one process, before anyone else can write to it: two processes that
-    do so at once leave it broken.
-
-    Raises:
-        SyncError: The store cannot be reached or opened.
-    """
-    return _open_store(options.uri or default_uri(), options.experiment)
-
-
-@cache
-def _open_store(uri: str, name: str) -> tuple[MlflowClient, str]:
-    # Its words about new tables, and about each attempt to open a store, are not for our users.
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).is_dir():
-        # MLflow would try for minutes.
-        raise SyncError(f"{uri}: is a directory")
-    try:
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is not None:
-            return client, experiment.experiment_id
-        # MLflow's default is relative to whatever directory it happens to run in.
-        location = Path("mlruns").resolve().as_uri() if uri.startswith("sqlite:") else None
-        return client, client.create_experiment(name, artifact_location=location)
-    except Exception as error:  # sqlalchemy's and requests' errors come through as they are
-        raise SyncError(redact(f"{uri}: {error}")) from error
-
-
-def log_batch(run: RunDirectory, record: BatchRecord, options: TrackingOptions) -> str:
-    """Log a batch and its exports; what is already there is left as it is.
+def log_batch(run: RunDirectory, record: BatchRecord, options: TrackingOptions, budget: Budget | None = None) -> str:
+    """Log a batch, its exports and their models; what is already there is left as it is.
 
     Returns:
-        A line for the user: where to look.
+        Lines for the user: where to look, and what could not be logged as it should.
 
     Raises:
-        SyncError: MLflow did not take it.
+        SyncError: MLflow did not take it, or another process is at it.
     """
-    client, experiment_id = open_store(options)
+    store = open_store(options, budget)
+    with _lock(run, store.budget):
+        problems = _BatchLog(store, run, record).write()
+    return "\n".join([store.describe_place(), *problems])
+
+
+@contextmanager
+def _lock(run: RunDirectory, budget: Budget) -> Iterator[None]:
+    """The kernel lets go of it however the process ends."""
+    lock = FileLock(run.mlflow_lock)
     try:
-        parent = _find_or_create(
-            client, experiment_id, record.run_id, record.name, record.started_at, _batch_tags(record)
-        )
-        parent_id = parent.info.run_id
-        for export in record.exports:
+        lock.acquire(timeout=max(0.0, budget.left_s))
+    except Timeout:
+        raise SyncError("another process is logging this batch; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _BatchLog:
+    """One batch on its way into a store."""
+
+    def __init__(self, store: Store, run: RunDirectory, record: BatchRecord) -> None:
+        self._store = store
+        self._client = store.client
+        self._run = run
+        self._record = record
+        self._runs = Keyed(store, self._search_runs, _rank_run, self._delete_run)
+        self._models = search_models(store, RUN_ID_TAG, record.run_id)
+        self._problems: list[str] = []
+
+    def write(self) -> list[str]:
+        """Log what is not there; returns lines on what cannot be logged as it should."""
+        parent = self._require_run(describe_batch(self._record), self._record.name, self._record.started_at)
+        results: dict[str, ExportResult] = {}
+        links: dict[str, str] = {}
+        for export in self._record.exports:
             if export.outcome in ENDED:
-                _log_export(client, experiment_id, parent_id, run, record, export)
+                results[export.id] = self._run.read_result(export.id)
+                child = self._log_export(parent.info.run_id, export, results[export.id])
+                links[export.id] = f"#/experiments/{self._store.experiment_id}/runs/{child}"
+            else:
+                with suppress(OSError, DataError):
+                    results[export.id] = ExportDirectory(Path(export.directory)).read_result()
         if parent.info.status == "RUNNING":
-            _log_summary(client, parent_id, run, record)
-        write_json(run.mlflow_marker, {"run_id": parent_id, "experiment_id": experiment_id})
-    except MlflowException as error:
-        raise SyncError(redact(str(error))) from error
-    return _tell_where(options, experiment_id)
+            self._log_summary(parent.info.run_id, results, links)
+        self._runs.remove_doubles()
+        self._models.remove_doubles()
+        write_json(self._run.mlflow_marker, {"run_id": parent.info.run_id, "experiment_id": self._store.experiment_id})
+        return self._problems
+
+    def _log_summary(self, run_id: str, results: Mapping[str, ExportResult], links: Mapping[str, str]) -> None:
+        record = self._record
+        earlier = find_earlier_batch(self._run, record) or find_earlier_runs(self._store, record)
+        note = render_summary(record, results, earlier, links)
+        metrics = collect_batch_metrics(record, results)
+        tags = {"mlflow.note.content": cut_text(note)}
+        self._log_values(run_id, metrics=_make_metrics(metrics, record.ended_at), tags=tags)
+        self._upload(run_id, {path.name: path for path in (self._run.summary, self._run.events)})
+        self._store.call(self._client.log_text, run_id, note, "summary.md")
+        failed = record.count(Outcome.failed) + record.count(Outcome.unproven)
+        self._end_run(run_id, "FAILED" if failed else "FINISHED", record.ended_at)
+
+    def _log_export(self, parent_id: str, export: ExportRecord, result: ExportResult) -> str:
+        """Log one export as a run under the batch's; returns its id."""
+        tags = {**describe_export(self._record, export, result), _PARENT_TAG: parent_id}
+        child = self._require_run(tags, export.id, result.started_at)
+        run_id = str(child.info.run_id)
+        if child.data.tags.get(_PARENT_TAG) != parent_id:
+            # Of two parents with one key, the one that was kept is another than it was when this run was made.
+            self._store.call(self._client.set_tag, run_id, _PARENT_TAG, parent_id)
+        if child.info.status != "RUNNING":
+            return run_id
+        directory = ExportDirectory(Path(export.directory))
+        is_there = holds_result(directory, result)
+        model, tags = None, {}
+        if is_there and export.outcome is Outcome.passed:
+            model, tags = self._log_model(run_id, export, result, directory)
+            # The batch that replaces an export may do so while it is read.
+            is_there = model is not None or holds_result(directory, result)
+        files, more_tags = choose_files(self._run, export, is_there=is_there)
+        self._log_result(run_id, result, model, {**more_tags, **tags})
+        if model is not None:
+            self._link_model(run_id, model)
+        self._upload(run_id, files)
+        self._end_run(run_id, "FINISHED" if export.outcome is Outcome.passed else "FAILED", result.ended_at)
+        return run_id
+
+    def _log_model(
+        self, run_id: str, export: ExportRecord, result: ExportResult, directory: ExportDirectory
+    ) -> tuple[LoggedModel | None, dict[str, str]]:
+        """Log the model of an export that passed; returns it, if it could be, and a tag for the run."""
+        tags = {
+            **describe_model(result, directory, release=self._record.release),
+            KEY_TAG: f"{self._record.run_id}/{export.id}",
+            RUN_ID_TAG: self._record.run_id,
+        }
+        try:
+            model = log_model(self._store, self._models, directory, result, tags, run_id)
+        except IntegrityError as error:
+            self._problems.append(f"MLflow: {export.id} is logged without its model: {error}")
+            return None, {"modelpress.model_missing": str(error)}
+        return model, {"modelpress.model_id": model.model_id} if model is not None else {}
+
+    def _log_result(
+        self, run_id: str, result: ExportResult, model: LoggedModel | None, tags: Mapping[str, str]
+    ) -> None:
+        params = {_clean_key(name): str(value)[:_MAX_PARAM] for name, value in flatten(to_plain(result.spec)).items()}
+        model_id = model.model_id if model is not None else None
+        metrics = [
+            *_make_metrics(collect_metrics(result), result.ended_at, model_id),
+            *_make_metrics(collect_step_metrics(result), result.ended_at),
+        ]
+        self._log_values(run_id, metrics=metrics, params=params, tags=tags)
+
+    def _link_model(self, run_id: str, model: LoggedModel) -> None:
+        def link() -> None:
+            try:
+                self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+            except MlflowException:
+                # A link that is there already is refused, too.
+                outputs = self._client.get_run(run_id).outputs
+                if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
+                    raise
+
+        self._store.call(link)
+
+    def _log_values(
+        self,
+        run_id: str,
+        *,
+        metrics: list[Metric],
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self._store.call(
+            self._client.log_batch,
+            run_id,
+            metrics=metrics,
+            params=[Param(name, value) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+        )
+
+    def _upload(self, run_id: str, files: Mapping[str, Path]) -> None:
+        """Log files under their names, which may begin with folders."""
+        for name, path in files.items():
+            folder = name.rpartition("/")[0]
+            self._store.call(self._client.log_artifact, run_id, str(path), folder or None)
+
+    def _require_run(self, tags: dict[str, str], name: str, started_at: str) -> Run:
+        """The run with the key among the tags; RUNNING until all of it is logged, so that a broken one is resumed."""
+        all_tags = {**tags, "mlflow.runName": name}
+        return self._runs.find_or_create(
+            tags[KEY_TAG],
+            lambda: self._client.create_run(
+                self._store.experiment_id, start_time=_milliseconds(started_at), tags=all_tags
+            ),
+        )
+
+    def _end_run(self, run_id: str, status: str, ended_at: str) -> None:
+        self._store.call(self._client.set_terminated, run_id, status=status, end_time=_milliseconds(ended_at))
+
+    def _search_runs(self) -> list[tuple[str, Run]]:
+        condition = f"tags.`{RUN_ID_TAG}` = '{self._record.run_id}'"
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs([self._store.experiment_id], condition, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                return [(run.data.tags.get(KEY_TAG, ""), run) for run in found]
+
+    def _delete_run(self, run: Run) -> None:
+        self._client.delete_run(run.info.run_id)
 
 
-def _log_summary(client: MlflowClient, run_id: str, run: RunDirectory, record: BatchRecord) -> None:
-    counts = {f"num_{outcome.value}": record.count(outcome) for outcome in Outcome}
-    _log_metrics(client, run_id, {**counts, "duration_s": record.duration_s}, record.ended_at)
-    client.set_tag(run_id, "mlflow.note.content", _cut(render_summary(record)))
-    client.log_artifact(run_id, str(run.summary))
-    client.log_artifact(run_id, str(run.events))
-    status = "FAILED" if record.count(Outcome.failed) + record.count(Outcome.unproven) else "FINISHED"
-    client.set_terminated(run_id, status=status, end_time=_milliseconds(record.ended_at))
+def _rank_run(run: Run) -> tuple[bool, str]:
+    return run.info.status == "RUNNING", run.info.run_id
 
 
-def _log_export(
-    client: MlflowClient,
-    experiment_id: str,
-    parent_id: str,
-    run: RunDirectory,
-    record: BatchRecord,
-    export: ExportRecord,
-) -> None:
-    result = run.read_result(export.id)
-    key = f"{record.run_id}/{export.id}"
-    tags = {**_export_tags(record, export, result), "mlflow.parentRunId": parent_id}
-    child = _find_or_create(client, experiment_id, key, export.id, result.started_at, tags)
-    child_id = child.info.run_id
-    if child.info.status != "RUNNING":
-        return
-    params = [
-        Param(_clean_key(name), str(value)[:_MAX_PARAM]) for name, value in flatten(to_plain(result.spec)).items()
-    ]
-    client.log_batch(child_id, params=params)
-    _log_metrics(client, child_id, collect_metrics(result) | collect_step_metrics(result), result.ended_at)
-    directory = ExportDirectory(Path(export.directory))
-    if _is_still_there(directory, result):
-        client.set_tag(child_id, "mlflow.note.content", _cut(directory.report.read_text(encoding="utf-8")))
-        client.log_artifacts(child_id, str(directory.path))
-    else:
-        client.set_tag(child_id, "modelpress.files", "replaced by a later run before they were logged")
-        client.log_artifact(child_id, str(run.result(export.id)))
-    status = "FINISHED" if export.outcome is Outcome.passed else "FAILED"
-    client.set_terminated(child_id, status=status, end_time=_milliseconds(result.ended_at))
-
-
-def _find_or_create(
-    client: MlflowClient, experiment_id: str, key: str, name: str, started_at: str, tags: dict[str, str]
-) -> Run:
-    """The run with this key; a new one is RUNNING until all of it is logged, so that a broken one is resumed."""
-    found = client.search_runs([experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-    if found:
-        return found[0]
-    all_tags = {KEY_TAG: key, "mlflow.runName": name, "mlflow.source.name": "modelpress", **tags}
-    return client.create_run(experiment_id, start_time=_milliseconds(started_at), tags=all_tags)
-
-
-def _batch_tags(record: BatchRecord) -> dict[str, str]:
-    tags = {
-        "modelpress.kind": "batch",
-        "modelpress.run_id": record.run_id,
-        "modelpress.command": _cut(" ".join(record.command)),
-        "modelpress.exit_code": str(record.exit_code),
-        "mlflow.source.git.commit": record.git_commit,
-    }
-    if record.release:
-        tags["modelpress.release"] = record.release
-    return {**tags, **_version_tags(record.versions)}
-
-
-def _export_tags(record: BatchRecord, export: ExportRecord, result: ExportResult) -> dict[str, str]:
-    tags = {
-        "modelpress.kind": "export",
-        "modelpress.run_id": record.run_id,
-        "modelpress.export": export.id,
-        "modelpress.model": export.model,
-        "modelpress.outcome": export.outcome.value,
-        "modelpress.reason": export.reason,
-        "modelpress.fingerprint": _read_fingerprint(Path(export.directory)),
-        "mlflow.source.git.commit": record.git_commit,
-    }
-    if export.failure is not None:
-        tags["modelpress.failure.step"] = str(export.failure.step or "")
-        tags["modelpress.failure.kind"] = export.failure.kind.value
-        tags["modelpress.failure.cause"] = export.failure.cause
-        tags["modelpress.failure.fingerprint"] = export.failure.fingerprint
-    if result.rescued_by:
-        tags["modelpress.rescued_by"] = ", ".join(result.rescued_by)
-    return {**tags, **_version_tags(result.versions)}
-
-
-def _version_tags(versions: dict[str, str]) -> dict[str, str]:
-    return {f"version.{name}": version for name, version in versions.items()}
-
-
-def _read_fingerprint(directory: Path) -> str:
-    try:
-        return hash_parts(ExportDirectory(directory).read_fingerprint())
-    except (OSError, DataError):
-        return ""
-
-
-def _is_still_there(directory: ExportDirectory, result: ExportResult) -> bool:
-    try:
-        return directory.read_result() == result
-    except (OSError, DataError):
-        return False
-
-
-def _log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, Any], at: str) -> None:
+def _make_metrics(metrics: Mapping[str, float], at: str, model_id: str | None = None) -> list[Metric]:
     timestamp = _milliseconds(at)
-    client.log_batch(run_id, metrics=[Metric(name, float(value), timestamp, 0) for name, value in metrics.items()])
-
-
-def _cut(text: str) -> str:
-    """As much as a tag holds."""
-    rest = "\n\n(cut here; the whole is among the files)"
-    return text if len(text) <= _MAX_TAG else text[: _MAX_TAG - len(rest)] + rest
+    return [Metric(name, float(value), timestamp, 0, model_id=model_id) for name, value in metrics.items()]
 
 
 def _clean_key(key: str) -> str:
@@ -223,13 +240,3 @@ def _clean_key(key: str) -> str:
 
 def _milliseconds(timestamp: str) -> int:
     return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
-
-
-def _tell_where(options: TrackingOptions, experiment_id: str) -> str:
-    # The plain link of an experiment opens MLflow's view of traces, which is empty here.
-    page = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    uri = options.uri or default_uri()
-    if uri.startswith("http"):
-        return f"MLflow: {redact(uri).rstrip('/')}{page}"
-    shown = "sqlite:///mlflow.db" if uri == default_uri() else uri
-    return f"MLflow: {show_command('mlflow')} ui --backend-store-uri {shown}\n        then http://127.0.0.1:5000{page}"

@@ -1,14 +1,43 @@
 """A batch as a Markdown note, for the page of its MLflow run."""
 
+from collections.abc import Mapping
+
+from exporter.result import ExportResult
+from registry_sync.changes import EarlierBatch, describe_change, read_export
 from registry_sync.record import BatchRecord, ExportRecord, Outcome
 
 __all__ = ["render_summary"]
 
-_HEADER = ("export", "outcome", "opset", "max_abs_diff", "peak, MiB", "size, KiB", "nodes", "time, s", "why")
+_HEADER = (
+    "export",
+    "verdict",
+    "opset",
+    "precision",
+    "max_abs_diff",
+    "noise",
+    "peak, MiB",
+    "size, KiB",
+    "nodes",
+    "time, s",
+    "since the last",
+    "why",
+)
 
 
-def render_summary(record: BatchRecord) -> str:
-    """The counts, and a table with a row for each export, failed ones first."""
+def render_summary(
+    record: BatchRecord,
+    results: Mapping[str, ExportResult] | None = None,
+    earlier: EarlierBatch | None = None,
+    links: Mapping[str, str] | None = None,
+) -> str:
+    """The counts, and a table with a row for each export, failed ones first.
+
+    Args:
+        record: Of the batch.
+        results: Of its exports by their ids, as far as they are at hand; the noise ratio is read from them.
+        earlier: What to compare with.
+        links: From an export's id to the page of its run.
+    """
     counts = ", ".join(f"{record.count(outcome)} {outcome.words}" for outcome in Outcome if record.count(outcome))
     rows = sorted(record.exports, key=lambda export: export.outcome not in (Outcome.failed, Outcome.unproven))
     lines = [
@@ -16,21 +45,34 @@ def render_summary(record: BatchRecord) -> str:
         "",
         f"| {' | '.join(_HEADER)} |",
         "|---" * len(_HEADER) + "|",
-        *(f"| {' | '.join(_cells(row))} |" for row in rows),
+        *(f"| {' | '.join(_cells(row, results or {}, earlier, links or {}))} |" for row in rows),
+        "",
+        "noise: ONNX Runtime's error in multiples of PyTorch's own. "
+        + (f"The last batch of this name: {earlier.run_id}." if earlier else "No earlier batch of this name is known."),
     ]
     return "\n".join(lines)
 
 
-def _cells(export: ExportRecord) -> tuple[str, ...]:
-    why = f"{export.failure.step}: {export.failure.kind}" if export.failure else export.reason
+def _cells(
+    export: ExportRecord,
+    results: Mapping[str, ExportResult],
+    earlier: EarlierBatch | None,
+    links: Mapping[str, str],
+) -> tuple[str, ...]:
+    result = results.get(export.id)
+    ratio = result.max_noise_ratio if result is not None else None
+    why = f"{export.failure.step or 'start'}: {export.failure.kind}" if export.failure else export.reason
     return (
-        export.id,
+        f"[{export.id}]({links[export.id]})" if export.id in links else export.id,
         export.outcome.words,
         str(export.opset_version),
+        export.precision,
         "" if export.max_abs_diff is None else f"{export.max_abs_diff:.1e}",
+        "" if ratio is None else f"{ratio:.1f}",
         "" if export.export_peak_bytes is None else f"{export.export_peak_bytes / 2**20:.0f}",
         f"{export.size_bytes / 1024:,.0f}" if export.size_bytes else "",
         str(export.num_nodes or ""),
         f"{export.duration_s:.1f}",
+        describe_change(read_export(export), earlier.exports.get(export.id)) if earlier else "",
         why.replace("|", "/"),
     )

@@ -4,11 +4,11 @@ Importing MLflow takes longer than a small export, so it is done while workers r
 """
 
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from exporter.errors import SyncError
+from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
 
@@ -52,28 +52,29 @@ class Tracker:
         # A failure here comes up again, and is told, when the real work is tried.
         with suppress(Exception):
             if self._options.mlflow:
-                from registry_sync import mlflow_log
+                # All that will be needed, not the store alone.
+                from registry_sync import mlflow_log  # noqa: F401
+                from registry_sync.store import open_store
 
-                mlflow_log.open_store(self._options)
+                open_store(self._options)
             if self._options.dvc:
                 from registry_sync import dvc_commit
 
                 dvc_commit.load()
 
     def _finish_mlflow(self, run: RunDirectory, record: BatchRecord, report: SyncReport) -> None:
-        from registry_sync.bounded import call_bounded
+        budget = Budget(self._options.budget_s)
 
         def log_batch() -> str:
             from registry_sync import mlflow_log
 
-            return mlflow_log.log_batch(run, record, self._options)
+            return mlflow_log.log_batch(run, record, self._options, budget)
 
-        deadline = time.monotonic() + self._options.budget_s
         if self._preparation is not None:
-            # Two threads that set up one new store at once would break it.
+            # It imports what is needed here, and may be about to.
             self._preparation.join(self._options.budget_s)
         try:
-            report.lines.append(call_bounded(log_batch, deadline - time.monotonic(), "MLflow"))
+            report.lines.append(call_bounded(log_batch, budget, "MLflow"))
         except SyncError as error:
             report.is_behind = True
             report.lines.append(f"MLflow is behind: {error}")

@@ -12,6 +12,8 @@ from exporter.failure_fingerprint import take_failure_fingerprint
 from registry_sync import mlflow_log
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
+from registry_sync.store import open_store
+from registry_sync.tags import KEY_TAG
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def log(run: RunDirectory, options: TrackingOptions) -> BatchRecord:
 def find(store: str, experiment: str) -> dict[str, object]:
     client = MlflowClient(tracking_uri=store)
     found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    return {entry.data.tags[mlflow_log.KEY_TAG]: entry for entry in found}
+    return {entry.data.tags[KEY_TAG]: entry for entry in found}
 
 
 def test_a_batch_logged_twice_is_there_once(store: str, run: RunDirectory) -> None:
@@ -75,7 +77,7 @@ def test_a_log_that_was_cut_off_is_resumed(store: str, run: RunDirectory, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_artifacts", fail)
+        patch.setattr(MlflowClient, "log_artifact", fail)
         with pytest.raises(KeyboardInterrupt):
             log(run, options)
     half = find(store, "resumed")
@@ -99,6 +101,6 @@ def test_files_replaced_by_a_later_run_are_not_logged_as_this_runs(store: str, r
 def test_a_store_that_cannot_be_opened_is_told_without_its_password(tmp_path: Path) -> None:
     options = TrackingOptions(uri="postgresql://me:hunter2@127.0.0.1:1/none", experiment="x")
     with pytest.raises(SyncError) as raised:
-        mlflow_log.open_store(options)
+        open_store(options)
     assert "postgresql://127.0.0.1:1/none" in str(raised.value)
     assert "hunter2" not in str(raised.value)
