@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import mlflow
 import onnx
 import pytest
 import yaml
@@ -76,7 +77,9 @@ def test_mlflow_has_a_run_for_the_batch_and_one_for_each_export(runs: dict[str, 
     parent = runs["zoo"]
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["num_passed"] == len(MODELS)
-    assert all(f"| {model} | passed |" in parent.data.tags["mlflow.note.content"] for model in MODELS)
+    note = parent.data.tags["mlflow.note.content"]
+    assert all(f"| [{model}](#/experiments/1/runs/{runs[model].info.run_id}) | passed |" in note for model in MODELS)
+    assert parent.data.metrics["worst_max_noise_ratio"] > 0
     children = [run for name, run in runs.items() if name != "zoo"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert all(run.info.status == "FINISHED" for run in children)
@@ -95,12 +98,22 @@ def test_an_export_run_has_params_metrics_tags_and_true_times(zoo: Project, runs
     assert run.info.end_time - run.info.start_time == pytest.approx(result["duration_s"] * 1000, abs=20)
 
 
-def test_mlflow_has_the_same_bytes_as_the_disk(zoo: Project, client: MlflowClient, runs: dict[str, object]) -> None:
-    run_id = runs["mlp"].info.run_id
-    names = {item.path for item in client.list_artifacts(run_id)}
-    assert {"model.onnx", "result.json", "spec.json", "report.md", "worker.log"} <= names
-    logged = Path(client.download_artifacts(run_id, "model.onnx"))
-    assert hashlib.sha256(logged.read_bytes()).hexdigest() == _sha256_of_model(zoo, "mlp")
+def test_a_run_has_what_tells_of_the_export(client: MlflowClient, runs: dict[str, object]) -> None:
+    names = {item.path for item in client.list_artifacts(runs["mlp"].info.run_id)}
+    assert names == {"fingerprint.json", "result.json", "spec.json", "report.md", "worker.log"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_mlflow_has_the_same_bytes_as_the_disk(
+    zoo: Project, client: MlflowClient, runs: dict[str, object], model: str
+) -> None:
+    logged = client.get_logged_model(runs[model].data.tags["modelpress.model_id"])
+    folder = Path(mlflow.artifacts.download_artifacts(logged.artifact_location))
+    recorded = {file["path"]: file["sha256"] for file in zoo.read_json(f"exports/{model}/result.json")["files"]}
+    assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in recorded} == recorded
+    graph = onnx.load(zoo.path / f"exports/{model}/model.onnx", load_external_data=False).graph
+    schema = mlflow.models.Model.load(str(folder)).get_input_schema()
+    assert schema.input_names() == [value.name for value in graph.input]
 
 
 def test_dvc_status_is_clean_after_the_batch(zoo: Project) -> None:
