@@ -224,9 +224,15 @@ class ExportDirectory:
     def clear(self) -> None:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         self.clear_unfinished()
-        for path in (self.result, *self.model_files, self.report, self.torch_report):
+        self.clear_model()
+        for path in (self.result, self.report, self.torch_report):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.repro, ignore_errors=True)
+
+    def clear_model(self) -> None:
+        """Remove the model in all its forms, which is what takes room."""
+        for path in self.model_files:
+            path.unlink(missing_ok=True)
 
     def clear_unfinished(self) -> None:
         """Remove what is of use only while a worker lives: notes on where it is, and files as large as the model."""

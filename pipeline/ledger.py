@@ -79,9 +79,9 @@ class Ledger:
             with storage_faults(path, key):
                 path.mkdir(parents=True, exist_ok=True)
             require_writable([path], key)
-        require_one_file_system(self._exports, self._runs)
         replaced = [self._exports / plan.spec.id for plan in self._planned if plan.reason]
         require_writable([self._exports, *(path for path in replaced if path.exists())], "output.exports")
+        require_one_file_system(self._exports, self._runs)
         starting = RunDirectory(place_of_start(self._runs, self._exports))
         try:
             with storage_faults(starting.path, _RUNS_KEY):

@@ -29,7 +29,11 @@ def collect_result(spec: ExportSpec, ended: Ended) -> ExportResult:
     directory = ExportDirectory(ended.task.directory)
     if ended.ending is Ending.exited and ended.code == 0:
         try:
-            return directory.read_result()
+            result = directory.read_result()
+            if result.failure is not None and result.failure.kind is FailureKind.storage_error:
+                # Whoever comes next needs the room, and we for our records; what is there of the model is no use.
+                directory.clear_model()
+            return result
         except FileNotFoundError:
             pass
         except DataError as error:
@@ -48,6 +52,8 @@ def fail_result(
         # Published already, where only the last word of the disk was missing; or the model has removed it.
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.clear_unfinished()
+        if kind is FailureKind.storage_error:
+            directory.clear_model()
         write_result(directory, result)
     except OSError as error:
         # The disk is what the user has to hear of first.

@@ -15,7 +15,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.directory import ExportDirectory, sync
+from exporter.directory import ExportDirectory, NewerSchemaError, sync
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
 
@@ -84,6 +84,9 @@ def _is_whole(export: ExportDirectory) -> bool:
     try:
         result = export.read_result()
         return result.status is Status.passed and not export.damaged_files(result)
+    except NewerSchemaError:
+        # Not ours to judge, and certainly not to remove.
+        return True
     except (FileNotFoundError, DataError):
         return False
 

@@ -7,7 +7,6 @@ it each export once.
 """
 
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -18,13 +17,8 @@ from pathlib import Path
 
 import pytest
 from batch_server import BatchServer, Outcome
+from struck_batches import NEW, OLD, read_exports, require_convergence
 
-from exporter.directory import ExportDirectory
-from exporter.result import Status
-from registry_sync.metrics import collect_metrics
-from registry_sync.record import RunDirectory
-
-OLD, NEW = 18, 20
 NO_EXCHANGE = "renameat2:error=EINVAL"
 KILL = "signal=SIGKILL"
 
@@ -145,7 +139,7 @@ def strike(server: BatchServer, before: Path, state: State, fault: str) -> bool:
         assert exports == dict.fromkeys(state.ids, NEW)
     again = server.run(folder, *state.ids, opset_version=NEW)
     assert (again.code, again.error) == (0, "")
-    require_convergence(folder, state, exports, is_kill=KILL in fault)
+    require_convergence(folder, state.ids, exports, is_kill=KILL in fault)
     return True
 
 
@@ -172,67 +166,6 @@ def require_clean_end(outcome: Outcome, fault: str) -> None:
     if not fault.startswith("write:"):
         # Which also strikes the words.
         assert bool(outcome.error) == (outcome.code == 5), outcome.error
-
-
-def read_exports(folder: Path) -> dict[str, int]:
-    """The opset version of each export that is published, every one of which has to be whole."""
-    found = {}
-    for path in (folder / "exports").glob("*"):
-        export = ExportDirectory(path)
-        result = export.read_result()
-        assert result.status is Status.passed
-        assert result.files
-        assert export.damaged_files(result) == []
-        assert export.read_spec() == result.spec
-        assert export.read_fingerprint()["spec.export.opset_version"] == str(result.spec.export.opset_version)
-        found[path.name] = result.spec.export.opset_version
-    return found
-
-
-def list_unfinished(folder: Path) -> list[Path]:
-    return [path for path in (folder / "runs").glob("*") if not (path / "summary.json").exists()]
-
-
-def require_convergence(folder: Path, state: State, struck: dict[str, int], *, is_kill: bool) -> None:
-    assert read_exports(folder) == dict.fromkeys(state.ids, NEW)
-    assert list_unfinished(folder) == []
-    *earlier, last = sorted((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    record = RunDirectory(last).read_summary()
-    assert record.exit_code == 0
-    for export in record.exports:
-        assert export.outcome.value == ("up_to_date" if struck.get(export.id) == NEW else "passed")
-    published = {name for path in earlier for name in check_summary(RunDirectory(path), is_kill=is_kill)}
-    told = {name for name in struck if struck[name] == NEW}
-    # Where only the disk's last word is missing, a failure is told of what is published.
-    assert published == told if is_kill else published <= told
-    for name in state.ids:
-        published = ExportDirectory(folder / "exports" / name).read_result()
-        assert json.loads((folder / "metrics" / f"{name}.json").read_text()) == collect_metrics(published)
-    hidden = {path.name for path in folder.rglob(".*")}
-    assert hidden <= {".exports.lock"}, hidden
-
-
-def check_summary(run: RunDirectory, *, is_kill: bool) -> set[str]:
-    """Hold a run's summary against its files; returns the exports that it published in their newer form."""
-    record = run.read_summary()
-    events = [json.loads(line) for line in run.events.read_text().splitlines()]
-    declared = next(event["exports"] for event in events if event["event"] == "batch_started")
-    assert [export.id for export in record.exports] == declared
-    published = set()
-    for export in record.exports:
-        work = run.export_directory(export.id)
-        match export.outcome.value:
-            case "passed":
-                # An older export that the disk would not remove stays there.
-                assert not (is_kill and work.exists())
-                if run.read_result(export.id).spec.export.opset_version == NEW:
-                    published.add(export.id)
-            case "cancelled":
-                assert not [path for path in ExportDirectory(work).model_files if path.exists()]
-                assert not ExportDirectory(work).result.exists()
-            case "failed":
-                assert export.failure.kind.value == "storage_error"
-    return published
 
 
 def sweep(

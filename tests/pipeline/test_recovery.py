@@ -42,7 +42,7 @@ class KilledExecutor(StubExecutor):
                 directory.model.write_bytes(b"to look at")
                 yield Ended(task, Ending.exited, 0, 0.0)
             else:
-                yield Ended(task, Ending.exited, self._work(task.directory), 0.0)
+                yield Ended(task, Ending.exited, self._work(task), 0.0)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -41,11 +42,15 @@ class Outcome:
 
 
 class BatchServer:
-    """The process, from the test's side."""
+    """The process, from the test's side.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: The beginning of its command line.
+    """
+
+    def __init__(self, *prefix: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [*prefix, sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
     def __enter__(self) -> Self:
@@ -54,17 +59,28 @@ class BatchServer:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def run(self, folder: Path, *ids: str, inject: tuple[str, ...] = (), **settings: Any) -> Outcome:
+    def run(
+        self,
+        folder: Path,
+        *ids: str,
+        inject: tuple[str, ...] = (),
+        uid: int | None = None,
+        sizes: Mapping[str, int] | None = None,
+        **settings: Any,
+    ) -> Outcome:
         """Run a batch in a folder.
 
         Args:
             folder: The working directory.
             ids: Of the exports.
             inject: strace's `-e inject=` expressions; without any it is not used.
+            uid: Of the user who runs it; the process that has imported everything is root's.
+            sizes: See `StubExecutor`.
             settings: Of `make_jobs`.
         """
         words = folder.parent / f"{folder.name}.words"
-        pid = int(self._ask(json.dumps({"folder": str(folder), "words": str(words), "ids": ids, "settings": settings})))
+        request = {"folder": str(folder), "words": str(words), "ids": ids, "settings": settings}
+        pid = int(self._ask(json.dumps({**request, "uid": uid, "sizes": sizes})))
         tracer = _attach(pid, inject, words.with_suffix(".trace")) if inject else None
         code = os.waitstatus_to_exitcode(int(self._ask("go")))
         trace: tuple[str, ...] = ()
@@ -117,7 +133,12 @@ def _serve() -> None:
             os.dup2(words, 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.read(reader, 1)
-            os._exit(_run(run_batch, make_jobs(*request["ids"], **request["settings"]), StubExecutor()))
+            if request["uid"] is not None:
+                os.setgroups([])
+                os.setresgid(*[request["uid"]] * 3)
+                os.setresuid(*[request["uid"]] * 3)
+            jobs = make_jobs(*request["ids"], **request["settings"])
+            os._exit(_run(run_batch, jobs, StubExecutor(request["sizes"])))
         os.close(reader)
         print(pid, flush=True)
         sys.stdin.readline()
