@@ -7,7 +7,13 @@ from pathlib import Path
 
 import ray
 from ray._private import state
-from ray.exceptions import RayError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    RayError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exporter.errors import ClusterError, ConfigError
@@ -28,6 +34,7 @@ _INSPECTION_S = 600.0
 # The least that Ray takes is 75 MiB. On this machine nothing but messages passes through it.
 _OBJECT_STORE_BYTES = 80 << 20
 _SETTLING_S = 5.0
+_GONE = (TaskUnschedulableError, NodeDiedError, WorkerCrashedError, LocalRayletDiedError)
 
 
 class Cluster:
@@ -124,6 +131,9 @@ class Cluster:
         for name, answer in answers.items():
             try:
                 reason = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+            except _GONE:
+                # It went as we looked; Ray gives it no exports either.
+                continue
             except RayError as error:
                 reason = explain_error(error)
             if reason:

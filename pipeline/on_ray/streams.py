@@ -18,7 +18,7 @@ __all__ = ["DirectStreams", "RelayedStreams", "Streams", "explain_error"]
 
 # A node waits with more until we have read these: with pieces of 2 MiB, 32 MiB of its object store for an export.
 _MAX_UNREAD = 16
-_MAX_EVIDENCE = 400
+_MAX_EVIDENCE = 240
 
 
 class Streams(Protocol):

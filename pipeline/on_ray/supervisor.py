@@ -32,8 +32,6 @@ from pipeline.on_ray.project import find_lacking, is_portable
 
 __all__ = ["describe_versions", "inspect_node", "supervise"]
 
-# Where Ray has put the project, if it was sent; it is the working directory that this process starts in.
-_PROJECT = Path.cwd()
 _PREFIX = "modelpress-node-"
 _PIECE_BYTES = 2 << 20
 _BEAT_S = 1.0
@@ -123,7 +121,13 @@ def _installed_path() -> list[str]:
 
 
 def _is_within_project(entry: str) -> bool:
-    return entry in {"", "."} or Path(entry).is_relative_to(_PROJECT)
+    return entry in {"", "."} or Path(entry).is_relative_to(_sent_project())
+
+
+@cache
+def _sent_project() -> Path:
+    """Where Ray has put the project: it is the working directory that this process starts in."""
+    return Path.cwd()
 
 
 @cache
@@ -137,7 +141,7 @@ def _own_folder() -> Path:
 def _own_project() -> Path:
     """A copy of the project that no other process writes to: data is put into it."""
     copy = _own_folder() / "project"
-    shutil.copytree(_PROJECT, copy)
+    shutil.copytree(_sent_project(), copy)
     return copy
 
 

@@ -36,7 +36,7 @@ from torch import nn
 class Linear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(3, 4)
+        self.linear = nn.Linear(3, 900_000)
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x)
 """
@@ -44,7 +44,7 @@ MAKE_WEIGHTS = """
 import torch
 from safetensors.torch import save_file
 torch.manual_seed(0)
-save_file({"linear.weight": torch.randn(4, 3), "linear.bias": torch.randn(4)}, "own.safetensors")
+save_file({"linear.weight": torch.randn(900_000, 3), "linear.bias": torch.randn(900_000)}, "own.safetensors")
 """
 
 
@@ -140,7 +140,7 @@ def test_a_killed_batch_takes_its_cluster_and_its_workers_with_it(folder, tmp_pa
     process = folder.start("--config-dir", "conf", "+model=waits", "tracking=off", "executor=ray")
     wait_for((tmp_path / "flag").exists, process)
     process.kill()
-    process.wait()
+    process.communicate(timeout=WAIT_S)
     wait_for(lambda: not find_marked(str(tmp_path)))
 
 
@@ -160,7 +160,7 @@ def test_a_lost_connection_costs_a_second_try(folder, tmp_path, monkeypatch):
 
 def test_a_worker_that_ray_kills_for_its_memory_is_tried_once_more_alone(folder, tmp_path):
     memory = psutil.virtual_memory()
-    configure(folder, "hungry", f"{{_target_: waiting_models.TakesMemoryOnce, flag: {tmp_path}/flag, gib: 3}}")
+    configure(folder, "hungry", f"{{_target_: waiting_models.TakesMemoryOnce, flag: {tmp_path}/flag}}")
     done = folder.run(
         *("--config-dir", "conf", "+model=hungry", "tracking=off", "executor=ray"),
         RAY_memory_usage_threshold=str((memory.total - memory.available + 2.5 * GIB) / memory.total),
@@ -208,7 +208,7 @@ def test_what_no_node_can_ever_hold_is_an_error_at_once(folder, cluster):
     assert done.returncode == 2
     assert "modelpress: mlp needs 2 cores and 1,536 MiB of memory\n" in done.stderr
     assert "no node of the Ray cluster can ever hold that" in done.stderr
-    assert "has 2 cores, 1,024 MiB of memory" in done.stderr
+    assert "has 2 cores and 1,024 MiB of memory" in done.stderr
     assert not (folder.path / "runs").exists()
 
 
@@ -257,7 +257,6 @@ def test_a_node_with_other_code_is_refused_by_its_name(folder, cluster, node, tm
 def test_code_and_weights_of_a_folder_reach_a_node_that_does_not_see_it(folder, cluster, node, tmp_path, way):
     (folder.path / "own_models.py").write_text(OWN_MODELS)
     assert folder.python("-c", MAKE_WEIGHTS).returncode == 0
-    # Padded, so that it is too large to go along as a part of the project.
     configure(folder, "own", "{_target_: own_models.Linear}", "weights: own.safetensors\n")
     configure(folder, "absolute", "{_target_: own_models.Linear}", f"weights: {folder.path}/own.safetensors\n")
     node(hidden=[tmp_path])
@@ -271,5 +270,7 @@ def test_code_and_weights_of_a_folder_reach_a_node_that_does_not_see_it(folder, 
     assert f"weights_error: {folder.path}/own.safetensors" in done.stdout
     assert "only files within the working directory, by a relative path, are sent to nodes" in done.stdout
     assert folder.published() == {"own"}
+    # Too large to go along as a part of the project, as its weights are.
+    assert (folder.path / "exports/own/model.onnx.data").stat().st_size > 10_000_000
     assert (folder.path / "exports/own/worker.log").stat().st_size > 0
     assert not [path for path in (folder.path / "exports/own").iterdir() if path.name.startswith(".")]
