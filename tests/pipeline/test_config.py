@@ -292,6 +292,7 @@ def plain_config(*overrides: str) -> dict:
 EXACT = [[f"+model={model}"] for model in MODELS] + [
     ["+model=mlp", "precision=fp16", "tracking=off", "id=a"],
     ["+model=mlp", "+release=zoo", "executor.workers=2", "executor.timeout_s=10"],
+    ["+model=mlp", "executor=ray", "executor.address=somewhere"],
     ["+model=bert", "export.optimize=[cse,inline]", "++model.constants={return_dict: false, scale: 1.5}"],
 ]
 
@@ -352,6 +353,7 @@ def test_what_reads_like_an_interpolation_is_left_to_omegaconf():
 
 def test_the_members_of_every_enum_are_named_as_their_values():
     # OmegaConf goes by the name, JSON and the plain reading by the value.
-    enums = [item for item in vars(spec_module).values() if isinstance(item, type) and issubclass(item, StrEnum)]
+    known = [*vars(spec_module).values(), *vars(config_module).values()]
+    enums = [item for item in known if isinstance(item, type) and issubclass(item, StrEnum)]
     assert len(enums) > 4
     assert [member for item in enums if item is not StrEnum for member in item if member.name != member.value] == []
