@@ -6,8 +6,10 @@ nothing.
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -35,6 +37,8 @@ __all__ = ["log_batch"]
 
 _PARENT_TAG = "mlflow.parentRunId"
 _MAX_PARAM = 6000
+# As many as an MLflow server has workers, if nobody says otherwise.
+_NUM_THREADS = 4
 
 
 def log_batch(run: RunDirectory, record: BatchRecord, options: TrackingOptions, budget: Budget | None = None) -> str:
@@ -81,22 +85,31 @@ class _BatchLog:
     def write(self) -> list[str]:
         """Log what is not there; returns lines on what cannot be logged as it should."""
         parent = self._require_run(describe_batch(self._record), self._record.name, self._record.started_at)
-        results: dict[str, ExportResult] = {}
-        links: dict[str, str] = {}
-        for export in self._record.exports:
-            if export.outcome in ENDED:
-                results[export.id] = self._run.read_result(export.id)
-                child = self._log_export(parent.info.run_id, export, results[export.id])
-                links[export.id] = f"#/experiments/{self._store.experiment_id}/runs/{child}"
-            else:
-                with suppress(OSError, DataError):
-                    results[export.id] = ExportDirectory(Path(export.directory)).read_result()
+        ended = [export for export in self._record.exports if export.outcome in ENDED]
+        results = {export.id: self._run.read_result(export.id) for export in ended}
+        log = partial(self._log_export, parent.info.run_id)
+        if self._store.is_remote:
+            # A server answers one request while the next is on its way; a database in a file has one writer.
+            with ThreadPoolExecutor(_NUM_THREADS, "MLflow") as pool:
+                children = list(pool.map(log, ended, results.values()))
+        else:
+            children = list(map(log, ended, results.values()))
         if parent.info.status == "RUNNING":
-            self._log_summary(parent.info.run_id, results, links)
+            page = f"#/experiments/{self._store.experiment_id}/runs"
+            links = {export.id: f"{page}/{child}" for export, child in zip(ended, children, strict=True)}
+            self._log_summary(parent.info.run_id, results | self._read_up_to_date(), links)
         self._runs.remove_doubles()
         self._models.remove_doubles()
         write_json(self._run.mlflow_marker, {"run_id": parent.info.run_id, "experiment_id": self._store.experiment_id})
         return self._problems
+
+    def _read_up_to_date(self) -> dict[str, ExportResult]:
+        results = {}
+        for export in self._record.exports:
+            if export.outcome is Outcome.up_to_date:
+                with suppress(OSError, DataError):
+                    results[export.id] = ExportDirectory(Path(export.directory)).read_result()
+        return results
 
     def _log_summary(self, run_id: str, results: Mapping[str, ExportResult], links: Mapping[str, str]) -> None:
         record = self._record

@@ -54,13 +54,18 @@ class Store:
             SyncError: It failed for good, or too often, or the budget is spent. Without credentials, which also is
                 why it is not raised from the error behind it.
         """
-        return _call(lambda: function(*arguments, **named), self.budget, remote=_is_remote(self.uri))
+        return _call(lambda: function(*arguments, **named), self.budget, remote=self.is_remote)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is a server, rather than a database that we write to ourselves."""
+        return _is_remote(self.uri)
 
     def describe_place(self) -> str:
         """Where a person looks at the runs, in one or two lines."""
         # The plain link of an experiment opens MLflow's view of traces, which is empty here.
         page = f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
-        if _is_remote(self.uri):
+        if self.is_remote:
             return f"MLflow: {redact(self.uri).rstrip('/')}{page}"
         shown = "sqlite:///mlflow.db" if self.uri == default_uri() else redact(self.uri)
         return (

@@ -2,6 +2,7 @@
 
 import http.client
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,8 +35,9 @@ class Fault(Enum):
 class Request:
     method: str
     path: str
-    # Counts from 0, over all requests.
+    # Counts from 0, over all requests, and over those that are the same to the last byte.
     number: int
+    repeat: int
 
 
 @dataclass
@@ -45,6 +47,7 @@ class FaultProxy:
     upstream: int | None = None
     rule: Callable[[Request], Fault] = lambda _: Fault.none
     requests: list[Request] = field(default_factory=list)
+    counts: Counter[tuple[str, str, bytes]] = field(default_factory=Counter)
     port: int = 0
     # Set when the proxy is closed: lets go of whatever hangs.
     closed: threading.Event = field(default_factory=threading.Event)
@@ -54,9 +57,11 @@ class FaultProxy:
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def take(self, method: str, path: str) -> Fault:
+    def take(self, method: str, path: str, body: bytes) -> Fault:
         with self.lock:
-            request = Request(method, path, len(self.requests))
+            same = (method, path, body)
+            request = Request(method, path, len(self.requests), self.counts[same])
+            self.counts[same] += 1
             self.requests.append(request)
             return self.rule(request)
 
@@ -68,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         proxy = self.server.proxy
-        fault = proxy.take(self.command, self.path)
+        fault = proxy.take(self.command, self.path, body)
         self.close_connection = True
         if fault is Fault.hangs:
             proxy.closed.wait(60)
