@@ -43,11 +43,14 @@ def make_ready(preloads: Iterable[str]) -> Readiness:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # ONNX Runtime starts a thread of its own at import otherwise, which sends what it sees of the models.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    # Imports make few cycles and half a million objects, to look at which again and again takes a quarter of the time.
+    gc.disable()
     with _kept_output() as output:
         readiness = _warm_up(preloads)
     gc.collect()
     # Out of the garbage collector's sight, so that a fork does not copy the pages of what is loaded.
     gc.freeze()
+    gc.enable()
     return replace(readiness, num_threads=_count_threads(), output=output[0])
 
 
@@ -65,6 +68,8 @@ def _warm_up(preloads: Iterable[str]) -> Readiness:
         if problem:
             problems.append(f"{name}: {problem}")
     readiness = Readiness(is_imported=True, unsafe_preloads=unsafe, preload_problems=problems)
+    # So that what the tiny export leaves is found without a look at all modules.
+    gc.freeze()
     # Last: the registry of ONNX functions, which it builds, depends on the operators that packages bring.
     logging.disable(logging.WARNING)
     try:
