@@ -23,6 +23,7 @@ from pipeline.lock import lock_output
 from pipeline.on_ray.messages import Options
 from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import Job, PlannedExport, Planner
+from pipeline.preloads import find_preloads
 from pipeline.publication import publish
 from pipeline.ray_executor import RayExecutor
 from pipeline.recovery import recover
@@ -210,9 +211,10 @@ class _Batch:
         return [] if self._interruption.code is not None else again
 
     def _make_task(self, name: str) -> Task:
-        on_gpu = self._due[name].spec.export.device is Device.cuda
+        spec = self._due[name].spec
+        on_gpu = spec.export.device is Device.cuda
         directory = self._ledger.run.export_directory(name)
-        return Task(name, directory, self._expected[name].memory_bytes, on_gpu)
+        return Task(name, directory, self._expected[name].memory_bytes, on_gpu, find_preloads(spec))
 
     def _finish(self, plan: PlannedExport, ended: Ended) -> bool:
         """Publish an export that passed and record how it ended; True if it is to be tried once more instead."""

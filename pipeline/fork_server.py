@@ -216,6 +216,8 @@ def _worker_environment(preloads: str) -> Iterator[None]:
         # Where a worker has more threads: idle ones sleep, instead of taking the cores of other workers.
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        # Also in workers that are not forked: it would send names and hashes of the models (exporter.template).
+        "ORT_DISABLE_TELEMETRY": "1",
         "PYTHONUTF8": "1",
         "PYTHONIOENCODING": "utf-8:backslashreplace",
         # Workers end at once; multiprocessing's tracker frees what they leave, and need not say so.
