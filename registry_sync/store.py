@@ -19,6 +19,7 @@ from registry_sync.bounded import Budget
 from registry_sync.commands import show_command
 from registry_sync.options import TrackingOptions
 from registry_sync.redaction import redact
+from registry_sync.sqlite_store import make_store
 from registry_sync.store_errors import describe_error, is_transient
 
 __all__ = ["Store", "default_uri", "open_store"]
@@ -103,6 +104,8 @@ def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     with _lock_database(uri):
+        if uri.startswith(_SQLITE) and "?" not in uri:
+            make_store(_find_file(uri), lambda new: MlflowClient(tracking_uri=new).get_experiment_by_name(experiment))
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
         if found is not None:
@@ -123,11 +126,15 @@ def _lock_database(uri: str) -> AbstractContextManager[object]:
     """Two processes that set up one new sqlite file at once leave it broken."""
     if not uri.startswith(_SQLITE):
         return nullcontext()
-    path = Path(uri.removeprefix(_SQLITE))
+    path = _find_file(uri)
     if path.is_dir():
         # MLflow would try for minutes.
         raise SyncError("is a directory")
     return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _find_file(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE))
 
 
 def _call(function: Callable[[], T], budget: Budget, *, remote: bool) -> T:

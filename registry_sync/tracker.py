@@ -85,6 +85,6 @@ class Tracker:
 
         try:
             report.lines.extend(dvc_commit.commit_exports(record))
-        except SyncError as error:
+        except (SyncError, OSError) as error:
             report.is_behind = True
             report.lines.append(f"DVC is behind: {error}")
