@@ -11,28 +11,26 @@ from exporter.failures import is_storage_error
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
-from pipeline.admission import find_budget
-from pipeline.config import Config, ExecutorKind
-from pipeline.display import Display
+from pipeline.config import Config
 from pipeline.executor import Ended, Ending, Executor, Notice, Pulse, Started, Task
+from pipeline.executor_choice import count_workers, make_executor
 from pipeline.expectation import expect, find_recent_runs
 from pipeline.interruption import Interruption, Stopped
 from pipeline.ledger import Ledger, record_cancelled, record_result
-from pipeline.local_executor import LocalExecutor, count_cores
 from pipeline.lock import lock_output
-from pipeline.on_ray.messages import Options
 from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import Job, PlannedExport, Planner
 from pipeline.preloads import find_preloads
 from pipeline.publication import publish
-from pipeline.ray_executor import RayExecutor
 from pipeline.recovery import recover
+from pipeline.reporter import Reporter
 from pipeline.storage_faults import explain_fault, storage_faults
+from pipeline.streams import Diversion
 from registry_sync.metrics import collect_metrics
-from registry_sync.record import BatchRecord, ExportRecord, RunDirectory
+from registry_sync.record import BatchRecord, RunDirectory
 from registry_sync.tracker import Tracker
 
-__all__ = ["Job", "make_executor", "run_batch"]
+__all__ = ["Job", "run_batch"]
 
 # Failed exports that are told one by one; standard error shall stay under 15 lines.
 _MAX_FAILURES = 5
@@ -57,7 +55,7 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
     exports = Path(config.output.exports)
     planner = Planner(config)
     executor = executor or make_executor(config)
-    with Interruption(lambda: executor.close(at_once=True)) as interruption:
+    with Diversion() as diversion, Interruption(lambda: executor.close(at_once=True)) as interruption:
         try:
             with lock_output(exports):
                 recovered = recover(config.output)
@@ -65,7 +63,8 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
                     if planner.add(job):
                         # Warms up while the next job is composed; nothing is exported before all are sound.
                         executor.prepare()
-                return _Batch(config, planner.finish(), command, executor, interruption).run(recovered)
+                batch = _Batch(config, planner.finish(), command, executor, interruption, diversion)
+                return batch.run(recovered)
         except Stopped as stopped:
             # Before anything had begun.
             return stopped.code
@@ -87,6 +86,7 @@ class _Batch:
         command: Sequence[str],
         executor: Executor,
         interruption: Interruption,
+        diversion: Diversion,
     ) -> None:
         self._config = config
         self._planned = planned
@@ -97,12 +97,20 @@ class _Batch:
         self._executor = executor
         self._interruption = interruption
         self._ledger = Ledger(config, planned, command)
-        self._display = Display(len(planned))
+        self._diversion = diversion
+        durations_s = {name: self._expected[name].duration_s for name in self._order_due()}
+        names = [plan.spec.id for plan in planned]
+        self._reporter = Reporter(self._ledger, names, durations_s, count_workers(config, len(self._due)), diversion)
+        self._display = self._reporter.display
         self._tracker = Tracker(config.tracking)
         # How often each export has been begun.
         self._num_tries = dict.fromkeys(self._due, 0)
         # Of the disk, with what we write ourselves; or of the machine, with workers.
         self._problem: StorageError | WorkerError | None = None
+
+    def _order_due(self) -> list[str]:
+        """The longest first, so that no long one is left for the end; of what is new nobody knows."""
+        return sorted(self._due, key=lambda name: -(self._expected[name].duration_s or float("inf")))
 
     def run(self, recovered: Sequence[RunDirectory] = ()) -> ExitCode:
         """Carry the batch out.
@@ -113,7 +121,7 @@ class _Batch:
         if self._due:
             self._executor.require([self._make_task(name) for name in self._due])
         with self._interruption.deferred():
-            self._ledger.open()
+            self._ledger.open(**self._reporter.describe())
             self._export(recovered)
             record = self._close_ledger()
             if record is None:
@@ -135,8 +143,9 @@ class _Batch:
 
     def _export(self, recovered: Sequence[RunDirectory]) -> None:
         """Run what is due."""
-        self._display.begin()
         try:
+            self._divert()
+            self._display.begin()
             for run in recovered:
                 self._display.say(f"{run.path} was killed; its record is complete now: {run.summary}", "yellow")
             self._report_up_to_date()
@@ -158,13 +167,18 @@ class _Batch:
         if self._problem is not None:
             self._display.complain(f"the batch was stopped: {self._problem}")
 
+    def _divert(self) -> None:
+        log = self._ledger.run.log
+        with storage_faults(log, "output.runs"):
+            self._diversion.keep_in(log)
+
     def _close_ledger(self) -> BatchRecord | None:
         """Record what became of the batch; None if the disk would not have that, after telling it."""
         try:
             for name, plan in self._due.items():
                 if name not in self._ledger.records:
                     directory = self._ledger.discard(name)
-                    self._report(record_cancelled(plan, directory, self._num_tries[name]))
+                    self._reporter.end(record_cancelled(plan, directory, self._num_tries[name]))
             return self._ledger.close(self._interruption.code or self._judge())
         except StorageError as error:
             self._display.complain(f"the record of this run is left to the next one: {error}")
@@ -174,13 +188,12 @@ class _Batch:
     def _report_up_to_date(self) -> None:
         for plan in self._planned:
             if plan.published is not None:
-                self._report(record_result(plan.published, "", self._exports / plan.spec.id, 0))
+                self._reporter.end(record_result(plan.published, "", self._exports / plan.spec.id, 0))
                 self._write_metrics(plan.published)
 
     def _run_workers(self) -> None:
         """Run what is due, the longest first; then once more, each alone, what may do better so."""
-        due = sorted(self._due, key=lambda name: -(self._expected[name].duration_s or float("inf")))
-        again = self._run_round(due, alone=False)
+        again = self._run_round(self._order_due(), alone=False)
         for name in again:
             # The log of the first try says why there is a second.
             directory = ExportDirectory(self._ledger.run.export_directory(name))
@@ -197,13 +210,11 @@ class _Batch:
             for event in events:
                 if isinstance(event, Started):
                     self._num_tries[event.task.id] += 1
-                    self._ledger.log_event("export_started", export=event.task.id)
-                    self._display.show_started(event.task)
+                    self._reporter.start(event.task)
                 elif isinstance(event, Notice):
-                    self._ledger.log_event("notice", text=event.text)
-                    self._display.say(event.text, "yellow")
+                    self._reporter.notice(event.text)
                 elif isinstance(event, Pulse):
-                    self._display.refresh(event)
+                    self._reporter.see(event)
                 elif self._finish(self._due[event.task.id], event):
                     again.append(event.task.id)
                 if self._interruption.code is not None:
@@ -221,15 +232,14 @@ class _Batch:
         result = collect_result(plan.spec, ended)
         num_tries = self._num_tries[plan.spec.id]
         if result.failure is not None and num_tries == 1 and _may_do_better(result.failure.kind, ended):
-            self._ledger.log_event("export_retried", export=plan.spec.id, cause=result.failure.cause)
-            self._display.show_retried(ended.task, result.failure)
+            self._reporter.retry(plan.spec.id, result.failure)
             return True
         self._ledger.keep_result(result)
         if result.status is Status.passed:
             result = self._publish(plan, result, ended)
         is_published = result.status is Status.passed
         directory = self._exports / plan.spec.id if is_published else ended.task.directory
-        self._report(record_result(result, plan.reason, directory, num_tries))
+        self._reporter.end(record_result(result, plan.reason, directory, num_tries))
         if is_published:
             self._write_metrics(result)
         return False
@@ -260,10 +270,6 @@ class _Batch:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, metrics)
 
-    def _report(self, record: ExportRecord) -> None:
-        self._ledger.keep(record)
-        self._display.show_ended(record)
-
     def _judge(self) -> ExitCode:
         kinds = {record.failure.kind for record in self._ledger.records.values() if record.failure is not None}
         if FailureKind.internal_error in kinds:
@@ -274,10 +280,11 @@ class _Batch:
 
     def _track(self, record: BatchRecord) -> ExitCode:
         report = self._tracker.finish(self._ledger.run, record)
-        for line in report.lines:
-            self._display.say(line)
         code = ExitCode(record.exit_code)
-        return ExitCode.SYNC_BEHIND if report.is_behind and code is ExitCode.OK else code
+        code = ExitCode.SYNC_BEHIND if report.is_behind and code is ExitCode.OK else code
+        if self._config.tracking.mlflow or self._config.tracking.dvc:
+            self._reporter.end_tracking(report, code)
+        return code
 
     def _point_to_failures(self, record: BatchRecord) -> None:
         failed = [(export, export.failure) for export in record.exports if export.failure is not None]
@@ -286,24 +293,8 @@ class _Batch:
             self._display.complain(f"  {failure.hint}; see {export.directory}/")
         if len(failed) > _MAX_FAILURES:
             self._display.complain(f"and {len(failed) - _MAX_FAILURES} more: {self._ledger.run.summary}")
-
-
-def make_executor(config: Config) -> Executor:
-    """The executor that a config asks for."""
-    options = config.executor
-    if options.kind is ExecutorKind.local:
-        return LocalExecutor(options.workers or count_cores(), options.timeout_s, find_budget(options.memory_budget))
-    has_budget = options.address is None or options.memory_budget is not None
-    return RayExecutor(
-        Options(
-            address=options.address,
-            workers=options.workers,
-            timeout_s=options.timeout_s,
-            budget_bytes=find_budget(options.memory_budget) if has_budget else None,
-            runtime_env=options.runtime_env,
-            outputs=(config.output.exports, config.output.runs, config.output.metrics),
-        )
-    )
+        if failed and self._diversion.has_words:
+            self._display.complain(f"what libraries printed meanwhile: {self._ledger.run.log}")
 
 
 def _may_do_better(kind: FailureKind, ended: Ended) -> bool:

@@ -1,158 +1,168 @@
-"""What a person sees: live progress on a terminal, a line for each export elsewhere, and a table at the end."""
+"""What a person sees: a live view on a terminal, lines with the time elsewhere, and a table at the end."""
 
-import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.text import Text
 
-from exporter.directory import ExportDirectory
 from exporter.result import Failure
-from pipeline.executor import Pulse, Task
+from pipeline.console import OwnConsole
+from pipeline.live_view import LiveView
+from pipeline.outcome_table import STYLES, choose_rows, make_table
+from pipeline.progress import BatchProgress
+from pipeline.quantities import say_bytes, say_clock, say_duration, say_rest
+from pipeline.streams import escape
 from registry_sync.record import BatchRecord, ExportRecord, Outcome
 
 __all__ = ["Display"]
 
-_WIDTH = 160
-_STYLES = {
-    Outcome.passed: "green",
-    Outcome.up_to_date: "cyan",
-    Outcome.failed: "bold red",
-    Outcome.unproven: "bold yellow",
-    Outcome.cancelled: "yellow",
-}
-
-
-class _Console(Console):
-    """Leaves it to us what happens when the reader of our output goes away; rich would end the process."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+# Continuous integration ends a job that is silent for ten minutes.
+_HEARTBEAT_S = 300.0
+_MAX_NAMED = 5
 
 
 class Display:
-    """Writes to standard output; a terminal gets colours and a live view of the running exports."""
+    """On a terminal, a live view below lines of what has happened; elsewhere lines alone, with the time.
 
-    def __init__(self, num_exports: int) -> None:
-        self._console = _Console(highlight=False)
-        if not self._console.is_terminal:
-            # A file or a pipe has no width; rich would fold the table at 80.
-            self._console = _Console(highlight=False, width=_WIDTH)
-        self._num_exports = num_exports
-        self._num_ended = 0
+    Those say what starts, what ends, and after five minutes without either what is still at work.
+
+    Args:
+        progress: Of the batch; whoever tells the display of an event has told the progress before.
+        output: A terminal, or not.
+        errors: For what has to be told whatever becomes of the output.
+        clock: The one that the progress is told the time by.
+    """
+
+    def __init__(
+        self,
+        progress: BatchProgress,
+        output: TextIO,
+        errors: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = OwnConsole(output)
+        self._errors = errors
+        self._progress = progress
+        self._clock = clock
         self._is_broken = False
-        self._progress: Progress | None = None
-        self._rows: dict[str, tuple[TaskID, Task]] = {}
+        self._view: LiveView | None = None
+        self._last_words_s = clock()
 
     def begin(self) -> None:
-        """Open the live view, where there is a terminal for it."""
-        if not self._console.is_terminal or self._num_exports == 0:
-            return
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._total = self._progress.add_task("starting workers", total=self._num_exports)
-        self._progress.start()
+        """Say what will be done, or open the live view."""
+        progress = self._progress
+        num_due = len(progress.waiting)
+        if not self._console.is_live:
+            todo = f"{num_due} to do, {progress.workers} at a time" if num_due else "all up to date"
+            self._tell(f"{_count(progress.num_exports)}: {todo}")
+        elif num_due:
+            self._view = LiveView(self._console, progress, self._clock)
+            with suppress(OSError):
+                self._view.start(refresh=True)
 
     def close(self) -> None:
         """Take the live view away."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        view, self._view = self._view, None
+        if view is not None:
+            try:
+                view.stop()
+            except OSError:
+                self._break()
 
     def say(self, text: str, style: str = "") -> None:
-        """One line. Who reads us may go away: the exports matter more than the words about them."""
-        if self._is_broken:
-            return
-        try:
-            self._console.print(text, style=style or None, markup=False, soft_wrap=True)
-        except OSError:
-            self._is_broken = True
+        """Words of a line or more. Who reads us may go away: the exports matter more than the words about them."""
+        for line in text.split("\n"):
+            self._print(Text(escape(line), style), soft_wrap=True)
 
     def complain(self, text: str) -> None:
         """One line on standard error."""
-        with suppress(OSError):
-            sys.stderr.write(f"{text}\n")
+        with suppress(OSError, ValueError):
+            self._errors.write(f"{escape(text)}\n")
+            self._errors.flush()
 
-    def show_started(self, task: Task) -> None:
-        if self._progress is not None:
-            self._progress.update(self._total, description="exports")
-            self._rows[task.id] = (self._progress.add_task(f"  {task.id}", total=None), task)
+    def show_started(self, name: str) -> None:
+        if self._view is None:
+            self._tell(f"{'':<{self._count_width()}} {'started':<10} {name}")
 
-    def show_retried(self, task: Task, failure: Failure) -> None:
-        row = self._rows.pop(task.id, None)
-        if self._progress is not None and row is not None:
-            self._progress.remove_task(row[0])
-        self.say(f"{task.id} is tried once more, alone: {failure}", "yellow")
+    def show_notice(self, text: str) -> None:
+        self._tell(text, "yellow")
 
-    def refresh(self, pulse: Pulse) -> None:  # noqa: ARG002
-        """Show which step each running export is at."""
-        for row, task in self._rows.values():
-            if self._progress is not None:
-                step = ExportDirectory(task.directory).read_current_step()
-                self._progress.update(row, description=f"  {task.id}: {step or 'starting'}")
+    def show_retried(self, name: str, failure: Failure) -> None:
+        line = f"{'':<{self._count_width()}} {'again':<10} {name} once more, alone, after {failure}"
+        self._tell(line, "yellow")
+
+    def refresh(self) -> None:
+        """To be called several times a second; says what is at work where nothing was said for long."""
+        if self._view is not None or self._clock() - self._last_words_s < _HEARTBEAT_S:
+            return
+        progress = self._progress
+        now_s = self._clock()
+        running = list(progress.running.items())
+        named = [
+            f"{name} ({one.step or 'starting'}, {say_clock(now_s - one.began_s)}"
+            + (f", {say_bytes(one.rss_bytes)})" if one.rss_bytes is not None else ")")
+            for name, one in running[:_MAX_NAMED]
+        ]
+        if len(running) > _MAX_NAMED:
+            named.append(f"and {len(running) - _MAX_NAMED} more")
+        at_work = ", ".join(named) or "nothing yet"
+        rest = say_rest(progress.estimate(now_s))
+        self._tell(f"{self._count()} {'at work':<10} {at_work}; {len(progress.waiting)} waiting; {rest}")
 
     def show_ended(self, record: ExportRecord) -> None:
-        self._num_ended += 1
-        row = self._rows.pop(record.id, None)
-        if self._progress is not None:
-            if row is not None:
-                self._progress.remove_task(row[0])
-            self._progress.advance(self._total)
-        count = f"[{self._num_ended}/{self._num_exports}]"
-        self.say(f"{count} {record.outcome.words:<10} {record.id} {_explain(record)}", _STYLES[record.outcome])
+        if self._console.is_live and record.outcome is Outcome.up_to_date:
+            # The table has them; there may be many.
+            return
+        line = f"{self._count()} {record.outcome.words:<10} {record.id} {_explain(record)}"
+        self._tell(line.rstrip(), STYLES[record.outcome])
 
     def show_table(self, record: BatchRecord) -> None:
-        """All exports of the batch and their numbers."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        numbers = ("opset", "max_abs_diff", "peak MiB", "size KiB", "nodes", "ORT ms", "time s")
-        table.add_column("export", overflow="fold")
-        table.add_column("outcome")
-        for name in numbers:
-            table.add_column(name, justify="right", no_wrap=True)
-        for export in record.exports:
-            table.add_row(*_cells(export))
+        """The exports of the batch and their numbers, and how many of them passed."""
+        rows = choose_rows(record.exports)
+        self._print(Text())
+        if rows:
+            self._print(make_table(rows, self._console.width))
+            self._print(Text())
+        counts = {outcome: record.count(outcome) for outcome in Outcome}
+        told = ", ".join(f"{number} {outcome.words}" for outcome, number in counts.items() if number)
+        self.say(f"{_count(len(record.exports))} in {say_duration(record.duration_s)}: {told}")
+
+    def _count_width(self) -> int:
+        return 3 + 2 * len(str(self._progress.num_exports))
+
+    def _count(self) -> str:
+        total = str(self._progress.num_exports)
+        return f"[{self._progress.num_ended:>{len(total)}}/{total}]"
+
+    def _tell(self, line: str, style: str = "") -> None:
+        """A line about an event: with the time, unless somebody sees it happen."""
+        self._last_words_s = self._clock()
+        told = line if self._console.is_live else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
+        self._print(Text(escape(told), style), soft_wrap=True)
+
+    def _print(self, what: object, *, soft_wrap: bool = False) -> None:
         if self._is_broken:
             return
         try:
-            self._console.print()
-            self._console.print(table)
-            self._console.print()
+            self._console.print(what, soft_wrap=soft_wrap)
         except OSError:
-            self._is_broken = True
+            self._break()
+
+    def _break(self) -> None:
+        self._is_broken = True
+        self._console.silence()
+
+
+def _count(number: int) -> str:
+    return f"{number} export{'' if number == 1 else 's'}"
 
 
 def _explain(record: ExportRecord) -> str:
     if record.failure is not None:
         return str(record.failure)
-    if record.outcome is Outcome.up_to_date:
+    if record.outcome in (Outcome.up_to_date, Outcome.cancelled):
         return ""
     rescued = f"; rescued by {', '.join(record.rescued_by)}" if record.rescued_by else ""
     return f"in {record.duration_s:.1f} s ({record.reason}{rescued})"
-
-
-def _cells(export: ExportRecord) -> Sequence[str]:
-    style = _STYLES[export.outcome]
-    return (
-        export.id,
-        f"[{style}]{export.outcome.words}[/]",
-        str(export.opset_version),
-        _format(export.max_abs_diff, "{:.1e}"),
-        _format(export.export_peak_bytes, "{:.0f}", 2**-20),
-        _format(export.size_bytes or None, "{:,.0f}", 2**-10),
-        _format(export.num_nodes or None, "{}"),
-        _format(export.latency_s, "{:.2f}", 1000),
-        _format(export.duration_s, "{:.1f}") if export.outcome is not Outcome.up_to_date else "",
-    )
-
-
-def _format(value: float | None, form: str, factor: float = 1) -> str:
-    return "" if value is None else form.format(value * factor)

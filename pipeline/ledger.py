@@ -6,12 +6,11 @@ and without a summary is that of a run at work, or of one that was killed (`reco
 
 import dataclasses
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +21,14 @@ from exporter.provenance import read_commit
 from exporter.result import ExportResult
 from exporter.versions import library_versions
 from pipeline.config import Config
+from pipeline.event_log import append_event
 from pipeline.plan import PlannedExport
 from pipeline.storage_faults import require_one_file_system, require_writable, storage_faults
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
 from registry_sync.redaction import redact
 
-__all__ = ["Ledger", "RunPlan", "append_event", "place_of_start", "record_cancelled", "record_result"]
+__all__ = ["Ledger", "RunPlan", "place_of_start", "record_cancelled", "record_result"]
 
 _RUNS_KEY = "output.runs"
 
@@ -60,7 +60,7 @@ class Ledger:
         self._exports = Path(config.output.exports)
         self._runs = Path(config.output.runs)
         self._planned = planned
-        self._command = command
+        self.command = [redact(argument) for argument in command]
         self._started = time.time()
         # Of the code that is about to run; it may be worked on meanwhile.
         self._git_commit = read_commit()
@@ -68,8 +68,11 @@ class Ledger:
         self.run = RunDirectory(self._runs / self._run_id)
         self.records: dict[str, ExportRecord] = {}
 
-    def open(self) -> None:
+    def open(self, **details: object) -> None:
         """Make the run's directory, and in it the plan and a directory with its spec for each export that is due.
+
+        Args:
+            **details: Of the batch, for its first event.
 
         Raises:
             StorageError: The disk would not, or would not take what an export leads to.
@@ -85,14 +88,14 @@ class Ledger:
         starting = RunDirectory(place_of_start(self._runs, self._exports))
         try:
             with storage_faults(starting.path, _RUNS_KEY):
-                self._fill(starting)
+                self._fill(starting, details)
                 starting.path.rename(self.run.path)
                 sync(self._runs)
         except StorageError:
             shutil.rmtree(starting.path, ignore_errors=True)
             raise
 
-    def _fill(self, starting: RunDirectory) -> None:
+    def _fill(self, starting: RunDirectory, details: Mapping[str, object]) -> None:
         starting.results.mkdir(parents=True)
         for plan in self._planned:
             if plan.reason:
@@ -100,7 +103,7 @@ class Ledger:
                 directory.path.mkdir(parents=True)
                 write_json(directory.spec, plan.spec)
                 write_json(directory.fingerprint, plan.fingerprint)
-        append_event(starting, "batch_started", exports=[plan.spec.id for plan in self._planned])
+        append_event(starting.events, "batch_started", **details)
         exports = os.path.relpath(self._exports.resolve(), starting.path.resolve())
         pending = self._describe(map(self._expect, self._planned), self._started, ExitCode.KILLED)
         write_json(starting.plan, RunPlan(exports, pending), is_durable=True)
@@ -117,7 +120,7 @@ class Ledger:
             StorageError: The disk would not.
         """
         with storage_faults(self.run.events, _RUNS_KEY):
-            append_event(self.run, event, **details)
+            append_event(self.run.events, event, **details)
 
     def keep_result(self, result: ExportResult) -> None:
         """Keep a copy of a result, durably: exports/ shows the last good one, this is the one of this run.
@@ -143,8 +146,18 @@ class Ledger:
             StorageError: The disk would not have the event.
         """
         self.records[record.id] = record
-        kind = record.failure.kind.value if record.failure else None
-        self.log_event("export_ended", export=record.id, outcome=record.outcome.value, kind=kind)
+        failure = record.failure
+        self.log_event(
+            "export_ended",
+            export=record.id,
+            outcome=record.outcome.value,
+            kind=failure.kind.value if failure else None,
+            step=failure.step.value if failure and failure.step else None,
+            cause=failure.cause if failure else None,
+            duration_s=record.duration_s,
+            peak_bytes=record.export_peak_bytes,
+            num_tries=record.num_tries,
+        )
 
     def discard(self, name: str) -> Path:
         """Remove what an export left that was not brought to its end, but for its log; returns its directory.
@@ -175,7 +188,7 @@ class Ledger:
             run_id=self._run_id,
             name=release.name if release else _name_batch([plan.spec.id for plan in self._planned]),
             release=release.name if release else None,
-            command=[redact(argument) for argument in self._command],
+            command=self.command,
             started_at=_timestamp(self._started),
             ended_at=_timestamp(ended),
             duration_s=max(0.0, ended - self._started),
@@ -191,24 +204,6 @@ def place_of_start(runs: Path, exports: Path) -> Path:
     """Where a run's directory is made before it gets its name; one place for each exports/, whose lock guards it."""
     whose = os.path.relpath(exports.resolve(), runs.resolve())
     return runs / f".starting-{hashlib.sha256(whose.encode()).hexdigest()[:8]}"
-
-
-def append_event(run: RunDirectory, event: str, **details: object) -> None:
-    """Append a line to a run's events.jsonl, or nothing.
-
-    Raises:
-        OSError: The disk would not.
-    """
-    line = json.dumps({"time": _timestamp(time.time()), "event": event, **details}).encode() + b"\n"
-    with run.events.open("ab", buffering=0) as file:
-        end = file.tell()
-        try:
-            while line:
-                line = line[file.write(line) :]
-        except OSError:
-            # A full disk takes a part of a line.
-            file.truncate(end)
-            raise
 
 
 def record_result(result: ExportResult, reason: str, directory: Path, num_tries: int) -> ExportRecord:

@@ -7,7 +7,6 @@ alive: they are left alone.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,7 +18,8 @@ from exporter.errors import ExitCode
 from exporter.plain_data import DataError, from_plain
 from exporter.result import ExportResult, Status
 from pipeline.config import OutputOptions
-from pipeline.ledger import RunPlan, append_event, place_of_start, record_result
+from pipeline.event_log import append_event, read_events
+from pipeline.ledger import RunPlan, place_of_start, record_result
 from pipeline.publication import restore_replaced
 from pipeline.storage_faults import storage_faults
 from pipeline.worker_process import kill_marked
@@ -79,13 +79,13 @@ def _find_unfinished(runs: Path) -> Iterator[tuple[RunDirectory, RunPlan]]:
 def _settle(run: RunDirectory, plan: RunPlan, exports: Path) -> None:
     # Workers died with their parent; what they had started and let go of may be at work yet.
     kill_marked(str(run.path.resolve()))
-    events = _read_events(run)
+    events = list(read_events(run.events))
     records = [_judge(run, record, exports, events) for record in plan.summary.exports]
     for record in records:
         _clear(ExportDirectory(run.export_directory(record.id)), record.outcome)
     for folder in (run.path, run.results):
         remove_cut_off(folder)
-    append_event(run, "batch_ended", exit_code=int(ExitCode.KILLED))
+    append_event(run.events, "batch_ended", exit_code=int(ExitCode.KILLED))
     # Last: from here on there is nothing more to be done about this run.
     run.write_summary(_summarize(plan.summary, records, events))
 
@@ -132,19 +132,6 @@ def _remove_cut_off_metrics(metrics: Path, plan: RunPlan) -> None:
     for record in plan.summary.exports:
         for path in metrics.glob(f".{record.id}.json.*"):
             path.unlink(missing_ok=True)
-
-
-def _read_events(run: RunDirectory) -> list[dict[str, Any]]:
-    """The events, without what was cut off."""
-    events = []
-    for line in run.events.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
 
 
 def _summarize(pending: BatchRecord, records: list[ExportRecord], events: list[dict[str, Any]]) -> BatchRecord:

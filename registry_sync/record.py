@@ -117,6 +117,11 @@ class RunDirectory:
         return self.path / "fork_server.log"
 
     @property
+    def log(self) -> Path:
+        """What libraries printed and logged in the parent while the batch ran; it is not there if they did not."""
+        return self.path / "modelpress.log"
+
+    @property
     def results(self) -> Path:
         """A copy of each result: exports/ shows only the last one of an export, a run shows its own."""
         return self.path / "results"
