@@ -45,7 +45,8 @@ class ExitCode(IntEnum):
     INTEGRITY = 7
     HUNG_UP = 129
     INTERRUPTED = 130
-    # As the shell says of SIGKILL. Nobody returns it: it stands in the summary of a run that could not write its own.
+    # As the shell says of SIGKILL. It stands in the summary of a run that could not write its own, and
+    # `pipeline.status` returns it for such a run.
     KILLED = 137
     TERMINATED = 143
 

@@ -70,11 +70,25 @@ def _run(argv: Sequence[str]) -> ExitCode:
     if composed is None:
         # --help, --cfg and the like.
         return ExitCode.OK
+    head = next(composed, None)
+    composed = chain([] if head is None else [head], composed)
+    if head is not None and head.get("status") is True:
+        return _show_status(composed)
     jobs = _read_jobs(composed, argv)
     first = next(jobs)
     if first.config.explain:
         return explain_jobs(chain([first], jobs))
     return run_batch(chain([first], jobs), command=list(argv[1:]))
+
+
+def _show_status(composed: Iterator[DictConfig]) -> ExitCode:
+    from pipeline.status import find_run, show_status
+
+    configs = list(composed)
+    runs = Path(str(configs[0].output.runs))
+    # Without a model, of whatever ran last.
+    names = [] if OmegaConf.is_missing(configs[0].model, "name") else [_read_job(item).spec.id for item in configs]
+    return ExitCode(show_status(find_run(runs, names)))
 
 
 def _compose(argv: Sequence[str]) -> Iterator[DictConfig] | None:

@@ -111,6 +111,8 @@ class Config:
     force: bool = False
     # Say what would be exported and why; run nothing, write nothing.
     explain: bool = False
+    # Export nothing; say how far the last run of these exports is, or what became of it.
+    status: bool = False
 
 
 def register() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 __all__ = ["name_export"]
 
 # Settings of the run, not of the export: they leave its bytes and its verdict as they are.
-_RUN_KEYS = ("model", "release", "executor", "tracking", "output", "hydra", "force", "explain", "id")
+_RUN_KEYS = ("model", "release", "executor", "tracking", "output", "hydra", "force", "explain", "status", "id")
 _SHORT = {"opset_version": "opset", "precision": ""}
 _MAX_LENGTH = 100
 

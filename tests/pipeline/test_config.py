@@ -122,7 +122,7 @@ def test_a_config_needs_no_more_than_what_has_no_default():
             ["+bogus=18"],
             (
                 "bogus: unknown key; there are: id, model, precision, export, parity, executor, tracking, output, "
-                "release, force, explain"
+                "release, force, explain, status"
             ),
         ),
         (

@@ -36,6 +36,9 @@ class StubExecutor:
     def prepare(self) -> None:
         pass
 
+    def require(self, tasks: Sequence[Task]) -> None:
+        pass
+
     def run(self, tasks: Sequence[Task], *, alone: bool = False) -> Generator[Event]:
         workers = 1 if alone else self._workers
         for first in range(0, len(tasks), workers):
