@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import islice
 
 from exporter.errors import ConfigError
 from exporter.free_memory import read_free_bytes
@@ -11,6 +12,8 @@ __all__ = ["choose_task", "find_budget"]
 
 # The rest is for the parent, the page cache, and for what expectations miss.
 _SHARE = 0.8
+# How far down the line to look for one that fits; what is asked several times a second must not grow with a sweep.
+_MAX_LOOKED_AT = 100
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -18,8 +21,8 @@ _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 def choose_task(waiting: Sequence[Task], running: Collection[Task], workers: int, budget_bytes: int) -> int | None:
     """The index of the task to start now; None if none may.
 
-    The first one that fits goes: a small one may overtake a large one that has to wait. One that is larger than the
-    budget runs alone, which is the most that can be done for it.
+    The first one that fits goes: a small one not far behind may overtake a large one that has to wait. One that is
+    larger than the budget runs alone, which is the most that can be done for it.
 
     Args:
         waiting: In the order of preference.
@@ -30,7 +33,7 @@ def choose_task(waiting: Sequence[Task], running: Collection[Task], workers: int
     if len(running) >= workers:
         return None
     room = budget_bytes - sum(task.memory_bytes for task in running)
-    fitting = (index for index, task in enumerate(waiting) if task.memory_bytes <= room)
+    fitting = (index for index, task in enumerate(islice(waiting, _MAX_LOOKED_AT)) if task.memory_bytes <= room)
     return next(fitting, None if running or not waiting else 0)
 
 

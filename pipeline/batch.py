@@ -59,10 +59,12 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
         try:
             with lock_output(exports):
                 recovered = recover(config.output)
+                is_prepared = False
                 for job in chain([first], jobs):
-                    if planner.add(job):
+                    if planner.add(job) and not is_prepared:
                         # Warms up while the next job is composed; nothing is exported before all are sound.
                         executor.prepare()
+                        is_prepared = True
                 batch = _Batch(config, planner.finish(), command, executor, interruption, diversion)
                 return batch.run(recovered)
         except Stopped as stopped:

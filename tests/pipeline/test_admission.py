@@ -37,6 +37,13 @@ def test_a_task_starts_when_a_core_and_its_memory_are_free(waiting, running, wor
     assert choose_task(tasks(*waiting), tasks(*running), workers, budget_bytes=10) == chosen
 
 
+def test_a_small_task_overtakes_no_more_than_a_hundred():
+    large = (11,) * 99
+    assert choose_task(tasks(*large, 1), tasks(5), 2, budget_bytes=10) == 99
+    assert choose_task(tasks(11, *large, 1), tasks(5), 2, budget_bytes=10) is None
+    assert choose_task(tasks(11, *large, 1), [], 2, budget_bytes=10) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
