@@ -55,6 +55,9 @@ class StubExecutor:
     def prepare(self) -> None:
         pass
 
+    def require(self, tasks: Sequence[Task]) -> None:
+        pass
+
     def run(self, tasks: Sequence[Task], *, alone: bool = False) -> Generator[Event]:
         for task in tasks:
             yield Started(task)
