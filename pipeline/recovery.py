@@ -79,12 +79,14 @@ def _find_unfinished(runs: Path) -> Iterator[tuple[RunDirectory, RunPlan]]:
 def _settle(run: RunDirectory, plan: RunPlan, exports: Path) -> None:
     # Workers died with their parent; what they had started and let go of may be at work yet.
     kill_marked(str(run.path.resolve()))
-    events = list(read_events(run.events))
+    # A part of the run may have been removed by hand.
+    events = list(read_events(run.events)) if run.events.exists() else []
     records = [_judge(run, record, exports, events) for record in plan.summary.exports]
     for record in records:
         _clear(ExportDirectory(run.export_directory(record.id)), record.outcome)
     for folder in (run.path, run.results):
-        remove_cut_off(folder)
+        if folder.is_dir():
+            remove_cut_off(folder)
     append_event(run.events, "batch_ended", exit_code=int(ExitCode.KILLED))
     # Last: from here on there is nothing more to be done about this run.
     run.write_summary(_summarize(plan.summary, records, events))

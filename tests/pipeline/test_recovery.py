@@ -107,6 +107,16 @@ def test_an_event_that_was_cut_off_does_no_harm(folder):
     assert [export.num_tries for export in run.read_summary().exports] == [1, 1]
 
 
+@pytest.mark.parametrize("removed", ["events.jsonl", "results", "exports"])
+def test_a_killed_run_of_which_a_part_was_removed_stands_in_nobodys_way(folder, removed):
+    run = be_killed("good", "half")
+    path = run.path / removed
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert run_batch(make_jobs("good"), [], StubExecutor()) is ExitCode.OK
+    good = Outcome.cancelled if removed == "results" else Outcome.passed
+    assert [export.outcome for export in run.read_summary().exports] == [good, Outcome.cancelled]
+
+
 def test_a_run_of_other_exports_is_left_alone_whether_dead_or_alive(folder):
     run = be_killed("good", "half", output=OutputOptions(exports="elsewhere"))
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
