@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from exporter.errors import ClusterError, ConfigError, ExitCode
-from pipeline.executor import Ended, Pulse, Started
+from pipeline.executor import Ended, Event, Notice, Pulse, Started
 from pipeline.locked_folder import LockedFolder
 from pipeline.on_ray.messages import Answer, Command, Done, Options, Ready, Refused
 
@@ -102,7 +102,7 @@ class GatewayProcess:
         if not isinstance(answer, Ready):
             raise TypeError(f"the gateway answered {answer!r}")
 
-    def run(self, command: Command) -> Iterator[Started | Ended | Pulse]:
+    def run(self, command: Command) -> Iterator[Event]:
         """Send a command and yield the events that answer it, with a pulse several times a second.
 
         Raises:
@@ -120,7 +120,7 @@ class GatewayProcess:
                     return
                 if isinstance(answer, Pulse):
                     pulse = answer
-                elif isinstance(answer, Started | Ended):
+                elif isinstance(answer, Started | Ended | Notice):
                     yield answer
             yield pulse
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from exporter.errors import ExitCode
-from pipeline.executor import Ended, Ending, Event, Task
+from pipeline.executor import Ended, Ending, Event, Notice, Task
 
 __all__ = [
     "Answer",
@@ -222,4 +222,4 @@ class Failed:
     evidence: str
 
 
-Said = Lacks | Unfit | Began | Beat | Piece | Finished | Failed
+Said = Lacks | Unfit | Notice | Began | Beat | Piece | Finished | Failed

@@ -13,7 +13,7 @@ from exporter.directory import ExportDirectory, hash_file
 from exporter.errors import FailureKind
 from exporter.plain_data import DataError
 from exporter.worker import STATUS_STORAGE
-from pipeline.executor import Ended, Ending, Event, Pulse, Started, Task
+from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
 from pipeline.on_ray.demand import Demand
 from pipeline.on_ray.messages import Beat, Began, DataFile, Failed, Finished, Lacks, Parcel, Piece, Said, Unfit
 from pipeline.on_ray.project import find_data, is_portable
@@ -79,11 +79,14 @@ class Round:
     ) -> None:
         self._streams = streams
         self._waiting = deque(orders)
+        # Each server on a node imports once, for whatever exports will come to it.
+        self._preloads = tuple(sorted({name for order in orders for name in order.task.preloads}))
         self._limit = limit
         self._is_here = is_here
         self._was_alone = was_alone
         self._flights: dict[str, _Flight] = {}
         self._kept: set[str] = set()
+        self._notices: set[Notice] = set()
 
     def run(self) -> Generator[Event]:
         """Yield events, and a `Pulse` whenever nothing happens; closed early, it leaves nothing running."""
@@ -104,7 +107,7 @@ class Round:
         self._streams.start(flight.parcel, order.demand)
 
     def _pack(self, order: Order) -> Parcel:
-        task = replace(order.task, directory=order.task.directory.absolute())
+        task = replace(order.task, directory=order.task.directory.absolute(), preloads=self._preloads)
         parcel = Parcel(task, token="", files={}, data=(), threads=order.demand.num_cpus)
         if self._is_here:
             return parcel
@@ -116,15 +119,6 @@ class Round:
 
     def _take(self, flight: _Flight, said: Said) -> Iterator[Event]:
         match said:
-            case Began():
-                flight.began_s = time.monotonic()
-                yield Started(flight.task)
-            case Beat():
-                flight.rss_bytes = said.rss_bytes
-                if said.step is not None:
-                    flight.directory.current_step.write_text(said.step)
-            case Piece():
-                self._receive(flight, said)
             case Finished() if flight.problem is not None:
                 yield from self._end(flight, Ending.exited, STATUS_STORAGE)
             case Finished():
@@ -136,6 +130,24 @@ class Round:
                 yield from self._end(flight, said.ending, evidence=said.evidence)
             case Lacks():
                 yield from self._send_data(flight, said)
+            case _:
+                yield from self._follow(flight, said)
+
+    def _follow(self, flight: _Flight, said: Notice | Began | Beat | Piece) -> Iterator[Event]:
+        """Take what is said on the way."""
+        match said:
+            case Began():
+                flight.began_s = time.monotonic()
+                yield Started(flight.task)
+            case Notice() if said not in self._notices:
+                self._notices.add(said)
+                yield said
+            case Beat():
+                flight.rss_bytes = said.rss_bytes
+                if said.step is not None:
+                    flight.directory.current_step.write_text(said.step)
+            case Piece():
+                self._receive(flight, said)
 
     def _receive(self, flight: _Flight, piece: Piece) -> None:
         """Write the next bytes of a file; a disk that takes none is told of when the export has ended."""

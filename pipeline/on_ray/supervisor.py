@@ -22,9 +22,10 @@ import ray
 
 import exporter
 from exporter.directory import ExportDirectory, hash_file, hash_parts
+from exporter.errors import WorkerError
 from exporter.provenance import COMMIT_VARIABLE
 from exporter.versions import library_versions
-from pipeline.executor import Ended, Pulse, Started, Task
+from pipeline.executor import Ended, Notice, Pulse, Started, Task
 from pipeline.local_executor import LocalExecutor
 from pipeline.locked_folder import LockedFolder
 from pipeline.on_ray.messages import Beat, Began, Finished, Job, Lacks, Parcel, Piece, Said, Unfit
@@ -72,7 +73,11 @@ def supervise(job: Job, parcel: Parcel, data: Mapping[str, list[object]]) -> Ite
             yield Lacks(tuple(lacking), socket.gethostname())
             return
     with _find_directory(job, parcel) as (directory, is_shared):
-        ended = yield from _run(job, parcel, directory, is_shared=is_shared)
+        try:
+            ended = yield from _run(job, parcel, directory, is_shared=is_shared)
+        except WorkerError as error:
+            yield Unfit(f"{socket.gethostname()}: {error}")
+            return
         if not is_shared:
             yield from _read_pieces(directory, set(parcel.files))
         yield Finished(ended)
@@ -191,7 +196,7 @@ def _is_shared(directory: Path, token: str) -> bool:
 
 def _run(job: Job, parcel: Parcel, directory: Path, *, is_shared: bool) -> Generator[Said, None, Ended]:
     """Run a worker, and return how it ended."""
-    task = Task(parcel.task.id, directory, on_gpu=parcel.task.on_gpu)
+    task = Task(parcel.task.id, directory, on_gpu=parcel.task.on_gpu, preloads=parcel.task.preloads)
     executor = LocalExecutor(1, job.timeout_s, budget_bytes=0, num_cores=parcel.threads)
     ended: Ended | None = None
     last_beat = 0.0
@@ -199,6 +204,8 @@ def _run(job: Job, parcel: Parcel, directory: Path, *, is_shared: bool) -> Gener
         for event in events:
             if isinstance(event, Started):
                 yield Began()
+            elif isinstance(event, Notice):
+                yield Notice(f"{socket.gethostname()}: {event.text}")
             elif isinstance(event, Ended):
                 ended = event
             elif isinstance(event, Pulse) and time.monotonic() - last_beat >= _BEAT_S:
