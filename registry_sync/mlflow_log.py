@@ -31,7 +31,15 @@ from registry_sync.record import ENDED, BatchRecord, ExportRecord, Outcome, RunD
 from registry_sync.run_files import choose_files
 from registry_sync.store import Store, open_store
 from registry_sync.summary import render_summary
-from registry_sync.tags import KEY_TAG, RUN_ID_TAG, cut_text, describe_batch, describe_export, describe_model
+from registry_sync.tags import (
+    KEY_TAG,
+    MODEL_ID_TAG,
+    RUN_ID_TAG,
+    cut_text,
+    describe_batch,
+    describe_export,
+    describe_model,
+)
 
 __all__ = ["log_batch"]
 
@@ -162,7 +170,7 @@ class _BatchLog:
         except IntegrityError as error:
             self._problems.append(f"MLflow: {export.id} is logged without its model: {error}")
             return None, {"modelpress.model_missing": str(error)}
-        return model, {"modelpress.model_id": model.model_id} if model is not None else {}
+        return model, {MODEL_ID_TAG: model.model_id} if model is not None else {}
 
     def _log_result(
         self, run_id: str, result: ExportResult, model: LoggedModel | None, tags: Mapping[str, str]

@@ -7,12 +7,23 @@ from exporter.plain_data import DataError
 from exporter.result import ExportResult
 from registry_sync.record import BatchRecord, ExportRecord
 
-__all__ = ["KEY_TAG", "RUN_ID_TAG", "cut_text", "describe_batch", "describe_export", "describe_model", "hash_content"]
+__all__ = [
+    "KEY_TAG",
+    "MODEL_ID_TAG",
+    "RUN_ID_TAG",
+    "cut_text",
+    "describe_batch",
+    "describe_export",
+    "describe_model",
+    "hash_content",
+]
 
 # What a thing is found again by.
 KEY_TAG = "modelpress.key"
 # The batch that a thing belongs to.
 RUN_ID_TAG = "modelpress.run_id"
+# The LoggedModel of a run, or of a version.
+MODEL_ID_TAG = "modelpress.model_id"
 _MAX_TAG = 8000
 
 

@@ -19,6 +19,7 @@ from registry_sync.bounded import Budget
 from registry_sync.logged_model import find_model, require_model
 from registry_sync.options import TrackingOptions
 from registry_sync.record import RunDirectory
+from registry_sync.registered_version import find_version, register_version
 from registry_sync.store import Store, open_store
 
 # MLflow's own, as mlflow.pyfunc is imported.
@@ -177,3 +178,19 @@ def test_a_model_that_no_batch_has_logged_is_logged_once(here: Path, uri: str) -
     assert require_model(store, GOOD).model_id == first.model_id
     client = MlflowClient(tracking_uri=uri)
     assert len(client.search_logged_models([store.experiment_id])) == 1
+
+
+def test_a_model_is_registered_once_and_loads_by_its_alias(
+    here: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    store, (model,), _ = log(make_onnx_run(here), uri, "registered")
+    assert find_version(store, "good", model) is None
+    version = register_version(store, "good", model, {"release": "zoo-1"})
+    assert register_version(store, "good", store.client.get_logged_model(model.model_id), {}).version == version.version
+    assert find_version(store, "good", model).tags["release"] == "zoo-1"
+    assert len(store.client.search_model_versions("name = 'good'")) == 1
+    store.client.set_registered_model_alias("good", "champion", version.version)
+    assert len(mlflow.onnx.load_model("models:/good@champion").graph.node) == 5
+    answers = mlflow.pyfunc.load_model("models:/good@champion").predict(make_feeds())
+    np.testing.assert_array_equal(answers["scores"], expect(make_feeds())["scores"])

@@ -1,5 +1,6 @@
 """Logging to a real MLflow store, of a batch whose directories are made here."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mlflow import MlflowClient
 
 from exporter.errors import FailureKind, SyncError
 from exporter.failure_fingerprint import take_failure_fingerprint
-from registry_sync import mlflow_log
+from registry_sync import mlflow_log, run_files
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
 from registry_sync.store import open_store
@@ -58,6 +59,7 @@ def test_a_failed_export_is_a_failed_run_with_kind_and_cause(store: str, run: Ru
     assert bad.info.status == "FAILED"
     assert bad.data.tags["modelpress.failure.kind"] == "parity_failed"
     assert bad.data.tags["modelpress.failure.cause"] == "3 of 4 elements"
+    assert bad.data.tags["modelpress.failure.hint"] == "try none"
     client = MlflowClient(tracking_uri=store)
     assert "repro/repro.py" in [item.path for item in client.list_artifacts(bad.info.run_id, "repro")]
     fingerprint = take_failure_fingerprint(FailureKind.parity_failed, "3 of 4 elements")
@@ -68,6 +70,48 @@ def test_a_failed_export_is_a_failed_run_with_kind_and_cause(store: str, run: Ru
     # Only a pass was rescued.
     assert good.data.tags["modelpress.rescued_by"] == "no_optimize"
     assert "modelpress.rescued_by" not in bad.data.tags
+
+
+def test_the_model_of_an_export_that_failed_is_evidence_unless_it_is_large(
+    store: str, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(tracking_uri=store)
+    record = log(run, TrackingOptions(uri=store, experiment="evidence"))
+    bad = find(store, "evidence")[f"{record.run_id}/bad"]
+    assert {"model.onnx", "report.md", "result.json"} <= {item.path for item in client.list_artifacts(bad.info.run_id)}
+    assert "modelpress.files" not in bad.data.tags
+    monkeypatch.setattr(run_files, "_MAX_FAILED_MODEL_BYTES", 3)
+    log(run, TrackingOptions(uri=store, experiment="too large"))
+    bad = find(store, "too large")[f"{record.run_id}/bad"]
+    assert "model.onnx" not in {item.path for item in client.list_artifacts(bad.info.run_id)}
+    assert bad.data.tags["modelpress.files"] == "not logged for their size: model.onnx in bad"
+
+
+def test_the_note_compares_with_the_last_batch_on_disk_or_else_in_mlflow(store: str, run: RunDirectory) -> None:
+    first = log(run, TrackingOptions(uri=store, experiment="compared"))
+    note = find(store, "compared")[first.run_id].data.tags["mlflow.note.content"]
+    assert "No earlier batch of this name is known." in note
+    result = run.read_result("good")
+    for run_id in ("20260102-000000-0000", "20260103-000000-0000"):
+        later = RunDirectory(Path("runs") / run_id)
+        later.results.mkdir(parents=True)
+        later.events.write_text("")
+        exports = [dataclasses.replace(first.exports[0], size_bytes=2 * result.size_bytes), first.exports[1]]
+        later.write_summary(dataclasses.replace(first, run_id=run_id, exports=exports))
+        for name in ("good", "bad"):
+            shutil.copy(run.result(name), later.result(name))
+        if run_id.startswith("20260103"):
+            # As in a fresh checkout.
+            shutil.rmtree(run.path)
+            shutil.rmtree("runs/20260102-000000-0000")
+        log(later, TrackingOptions(uri=store, experiment="compared"))
+    notes = {key: entry.data.tags.get("mlflow.note.content", "") for key, entry in find(store, "compared").items()}
+    assert f"The last batch of this name: {first.run_id}." in notes["20260102-000000-0000"]
+    assert "The last batch of this name: 20260102-000000-0000." in notes["20260103-000000-0000"]
+    # MLflow has the size of the result, which is half of what these summaries say.
+    row = next(line for line in notes["20260103-000000-0000"].splitlines() if line.startswith("| [good]"))
+    assert "size +100 %" in row
+    assert "| as before |" in next(line for line in notes["20260103-000000-0000"].splitlines() if "[bad]" in line)
 
 
 def test_a_log_that_was_cut_off_is_resumed(store: str, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

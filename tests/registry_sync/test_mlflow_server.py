@@ -21,8 +21,10 @@ from project import Project, make_environment
 
 from exporter.directory import ExportDirectory
 from registry_sync import mlflow_log, store
+from registry_sync.logged_model import require_model
 from registry_sync.options import TrackingOptions
 from registry_sync.record import RunDirectory
+from registry_sync.registered_version import register_version
 from registry_sync.tags import KEY_TAG
 
 pytestmark = [
@@ -128,6 +130,20 @@ def test_no_lost_or_repeated_reply_makes_anything_twice(
     assert [request for request in proxy.requests if request.repeat and "create" in request.path] == []
 
 
+def test_a_version_whose_reply_is_lost_is_registered_once(
+    server: Server, proxy: FaultProxy, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(run, proxy.uri, "version")
+    opened = store.open_store(TrackingOptions(uri=proxy.uri, experiment="version"))
+    model = require_model(opened, ExportDirectory(Path("exports/good")))
+    lost = Fault.done_then_500
+    proxy.rule = lambda request: lost if "create" in request.path and request.repeat == 0 else Fault.none
+    assert register_version(opened, "lost", model, {}).version == "1"
+    assert len(opened.client.search_model_versions("name = 'lost'")) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    assert len(mlflow.onnx.load_model("models:/lost/1").graph.node) == 5
+
+
 def test_a_server_in_trouble_now_and_then_is_asked_again(server: Server, proxy: FaultProxy, run: RunDirectory) -> None:
     faults = [Fault.refused_429, Fault.dropped]
     proxy.rule = lambda request: faults[request.repeat] if request.repeat < len(faults) else Fault.none
@@ -189,6 +205,18 @@ def test_two_at_once(server: Server, proxy: FaultProxy, run: RunDirectory, tmp_p
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, out + err
     require_one_of_each(server, "two")
+
+
+def test_three_at_once_on_a_database_that_is_not_there_yet(run: RunDirectory, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/fresh.db"
+    processes = [sync(uri, tmp_path) for _ in range(3)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("modelpress").experiment_id
+    assert sorted(entry.data.tags[KEY_TAG] for entry in client.search_runs([experiment])) == KEYS
+    assert len(client.search_logged_models([experiment])) == 1
 
 
 def test_a_batch_whose_server_is_down_is_caught_up_with(server: Server, folder: Project) -> None:
