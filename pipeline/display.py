@@ -139,8 +139,11 @@ class Display:
     def _tell(self, line: str, style: str = "") -> None:
         """A line about an event: with the time, unless somebody sees it happen."""
         self._last_words_s = self._clock()
-        told = line if self._console.is_live else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
-        self._print(Text(escape(told), style), soft_wrap=True)
+        if self._console.is_live:
+            # Broken between words; what is to be copied, a path or a command, comes from `say` and `complain`.
+            self._print(Text(escape(line), style))
+        else:
+            self._print(Text(escape(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"), style), soft_wrap=True)
 
     def _print(self, what: object, *, soft_wrap: bool = False) -> None:
         if self._is_broken:

@@ -20,7 +20,7 @@ STYLES = {
 _MAX_ROWS = 200
 _QUIET = (Outcome.passed, Outcome.up_to_date)
 # A name is folded below this, so that numbers have a place.
-_NAME_WIDTH = 24
+_NAME_WIDTH = 20
 _GAP = 2
 
 

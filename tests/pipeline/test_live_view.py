@@ -80,6 +80,15 @@ def test_a_batch_without_past_has_no_estimate_at_first(tmp_path, environment):
     assert find_frame(again, "0/3  0:0", "a few s left")
 
 
+def test_what_happened_is_broken_between_words(tmp_path, environment):
+    done = run(tmp_path, environment, "a-fail", columns=40)
+    start = next(index for index, line in enumerate(done.screen) if line.startswith("[1/1]"))
+    assert done.screen[start : start + 2] == [
+        "[1/1] failed     a-fail capture:",
+        "unsupported_op: no ONNX function for",
+    ]
+
+
 @pytest.mark.parametrize("columns", [40, 20])
 def test_long_names_fit_a_narrow_terminal_and_can_be_told_apart(tmp_path, environment, columns):
     names = [f"{LONG}{number}" for number in (18, 21)]
