@@ -131,3 +131,32 @@ def test_a_full_disk_is_a_storage_error(tmp_path):
     )
     assert done.stderr == ""
     assert done.stdout.startswith("StorageError ")
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"pid": "x", "host": 1}', '{"pid": 1}', "\xff\xfe"])
+def test_what_an_earlier_run_left_of_its_name_does_not_matter(tmp_path, left):
+    exports = tmp_path / "exports"
+    (tmp_path / ".exports.lock.json").write_bytes(left.encode("latin-1"))
+    with lock_output(exports):
+        assert f'"pid": {os.getpid()}' in (tmp_path / ".exports.lock.json").read_text()
+    assert not (tmp_path / ".exports.lock.json").exists()
+
+
+def test_a_dead_process_is_not_named_as_the_holder(tmp_path):
+    exports = tmp_path / "exports"
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    with holder(exports):
+        (tmp_path / ".exports.lock.json").write_text(f'{{"pid": {gone.pid}, "host": "{socket.gethostname()}"}}')
+        with pytest.raises(LockedError) as caught, lock_output(exports):
+            pass
+    assert str(caught.value) == f"{exports}: in use by another run; wait for it to end"
+
+
+@pytest.mark.parametrize("name", [".exports.lock", ".exports.lock.json"])
+def test_a_directory_in_place_of_the_lock_is_a_storage_error(tmp_path, name):
+    (tmp_path / name).mkdir()
+    expected = rf"{name}: .+; choose another with output\.exports=DIR$"
+    with pytest.raises(StorageError, match=expected), lock_output(tmp_path / "exports"):
+        pass
+    assert (tmp_path / name).is_dir()
