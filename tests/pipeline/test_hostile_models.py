@@ -63,7 +63,7 @@ ALL = ("Calm1", "StopsForGood", *PASSING, "Calm2", *FAILING, "Calm3")
 
 
 def make_job(name: str, folder: Path) -> Job:
-    source: dict[str, object] = {"_target_": f"hostile_models.{name}", "planted": str(folder / "planted")}
+    source: dict[str, object] = {"_target_": f"hostile_models.{name}", "folder": str(folder)}
     if name in CALM:
         source = {"_target_": "hostile_models.Sensitive", "width": CALM[name]}
     elif name == "Imported":

@@ -71,7 +71,7 @@ def test_a_kill_for_memory_is_told_with_evidence_and_tried_once_more_alone(tmp_p
     }
     huge = ran.export("huge")
     assert (huge.failure.kind, huge.failure.step) == (FailureKind.out_of_memory, Step.build)
-    assert "the kernel killed the worker for its memory: oom_kill in " in huge.failure.cause
+    assert "the worker was killed for its memory: oom_kill in " in huge.failure.cause
     assert " rose by " in huge.failure.cause
     tries = {export.id: export.num_tries for export in ran.record.exports}
     assert tries["huge"] == 2
@@ -82,6 +82,6 @@ def test_a_kill_for_memory_is_told_with_evidence_and_tried_once_more_alone(tmp_p
     events = [json.loads(line) for line in ran.run.events.read_text().splitlines()]
     assert {event["export"] for event in events if event["event"] == "export_retried"} == retried
     out = capfd.readouterr().out
-    assert all(f"{name} is tried once more, alone: build: out_of_memory: " in out for name in retried)
+    assert all(f"again      {name} once more, alone, after build: out_of_memory: " in out for name in retried)
     assert (ran.directory("huge") / "worker-1.log").exists()
     assert (ran.directory("huge") / "worker.log").exists()

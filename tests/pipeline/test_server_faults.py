@@ -73,7 +73,7 @@ def kill_server() -> None:
 def test_exports_whose_server_is_killed_are_tried_once_more_and_pass(tmp_path):
     planted, at_work = tmp_path / "planted", tmp_path / "at_work"
     planted.touch()
-    jobs = [make_job("waits", "WaitsForItsKiller", planted=str(planted), file=str(at_work))]
+    jobs = [make_job("waits", "WaitsForItsKiller", folder=str(tmp_path), file=str(at_work))]
     jobs += [make_job(name, "Sensitive") for name in ("calm1", "calm2", "calm3")]
 
     def act() -> bool:
@@ -99,7 +99,7 @@ def test_exports_whose_server_is_killed_are_tried_once_more_and_pass(tmp_path):
 
 def test_a_model_that_kills_the_server_fails_and_its_neighbours_pass(tmp_path):
     (tmp_path / "planted").touch()
-    jobs = [make_job("calm1", "Sensitive"), make_job("bad", "KillsItsParent", planted=str(tmp_path / "planted"))]
+    jobs = [make_job("calm1", "Sensitive"), make_job("bad", "KillsItsParent", folder=str(tmp_path))]
     jobs += [make_job(name, "Sensitive") for name in ("calm2", "calm3", "calm4")]
     ran = run(tmp_path, jobs, make_local(2, TIMEOUT_S))
     assert {export.id: export.outcome for export in ran.record.exports} == {

@@ -1,7 +1,7 @@
 """Models that do to their process, its neighbours or the machine what no model should, as long as a file is there.
 
-Only workers import this module. Each takes the path of a file, `planted`: without that file it does nothing wrong, so
-that the same export, run again, can pass.
+Only workers import this module. Each takes a folder, the project's own: without a file named `planted` there it does
+nothing wrong, so that the same export, run again, can pass. (An argument that names a file is part of the fingerprint.)
 """
 
 import atexit
@@ -39,9 +39,9 @@ class Sensitive(nn.Module):
 class Hostile(nn.Module):
     """Strikes while it is built."""
 
-    def __init__(self, planted: str, **options: str):
+    def __init__(self, folder: str, **options: str):
         super().__init__()
-        self.is_planted = Path(planted).exists()
+        self.is_planted = (Path(folder) / "planted").exists()
         if self.is_planted:
             self.strike(**options)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from executors import find_grandchildren
+from executors import find_workers
 
 from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, FailureKind
@@ -144,7 +144,7 @@ def _check_events(ran: Ran, names: Collection[str]) -> None:
 
 
 def _check_leftovers(ran: Ran, shared: Collection[str]) -> None:
-    assert find_grandchildren() == []
+    assert find_workers() == []
     assert find_marked(ran.folder) == []
     left = [path for path in (ran.run.path / "exports").glob("*/*") if path.name in {"attempt", "current_step"}]
     assert left == []
