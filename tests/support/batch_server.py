@@ -100,7 +100,7 @@ def _attach(pid: int, inject: tuple[str, ...], log: Path) -> subprocess.Popen[st
     # Without --seccomp-bpf, with which nothing is injected.
     calls = ",".join(expression.partition(":")[0] for expression in inject)
     options = [part for expression in inject for part in ("-e", f"inject={expression}")]
-    command = ["strace", "-o", str(log), "-p", str(pid), "-e", f"trace={calls}", *options]
+    command = ["strace", "-y", "-o", str(log), "-p", str(pid), "-e", f"trace={calls}", *options]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert tracer.stderr is not None
     said = tracer.stderr.readline()
