@@ -29,6 +29,7 @@ __all__ = ["make_ready"]
 _MAX_OUTPUT_BYTES = 64 * 1024
 # How long the parent may take to compose its jobs.
 _NAMES_S = 300.0
+_LOOK_S = 0.5
 # A thread that has ended is listed for a moment longer.
 _SETTLING_S = 0.05
 
@@ -191,7 +192,12 @@ def _read_preloads() -> Iterator[str]:
         # Not blocking: if the parent is gone, nobody will ever open the other end.
         pipe = os.open(names[1:], os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(pipe, encoding="utf-8") as file:
-            select.select([pipe], [], [], _NAMES_S)
+            parent = os.getppid()
+            deadline = time.monotonic() + _NAMES_S
+            # A pipe that nobody holds open any more, after the parent's death, is not told from one that is silent.
+            while not select.select([pipe], [], [], _LOOK_S)[0] and time.monotonic() < deadline:
+                if os.getppid() != parent:
+                    os._exit(1)
             names = file.readline().strip()
     yield from filter(None, names.split(","))
 

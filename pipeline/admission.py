@@ -45,7 +45,7 @@ def find_budget(memory_budget: str | None) -> int:
     """
     if memory_budget is None:
         return int(_SHARE * read_free_bytes())
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kKMGT]?i?B|)", memory_budget.strip())
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?) ?([kKMGT]?i?B|)", memory_budget.strip())
     size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
     if size < 1:
         raise ConfigError(f"executor.memory_budget: {memory_budget!r} is not a size; write for example 12GiB or 8GB")

@@ -61,7 +61,8 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
                 recovered = recover(config.output)
                 is_prepared = False
                 for job in chain([first], jobs):
-                    if planner.add(job) and not is_prepared:
+                    is_forked = job.spec.export.device is Device.cpu
+                    if planner.add(job) and is_forked and not is_prepared:
                         # Warms up while the next job is composed; nothing is exported before all are sound.
                         executor.prepare()
                         is_prepared = True
@@ -75,7 +76,8 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
                 raise
             raise explain_fault(error, exports, "output.exports") from error
         finally:
-            executor.close()
+            with interruption.deferred():
+                executor.close()
 
 
 class _Batch:
@@ -219,7 +221,8 @@ class _Batch:
                     self._reporter.see(event)
                 elif self._finish(self._due[event.task.id], event):
                     again.append(event.task.id)
-                if self._interruption.code is not None:
+                # Not before a pulse: of several that end at once all are kept.
+                if self._interruption.code is not None and isinstance(event, Pulse):
                     break
         return [] if self._interruption.code is not None else again
 

@@ -24,6 +24,7 @@ from pipeline.batch import Job, run_batch
 from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
 from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error, explain_yaml_error
 from pipeline.explanation import explain_jobs
+from pipeline.interruption import Stopped
 
 __all__ = ["run"]
 
@@ -52,6 +53,8 @@ def run(argv: Sequence[str]) -> ExitCode:
     except SystemExit as error:
         # argparse and --help.
         return ExitCode.OK if error.code in (0, None) else ExitCode.CONFIG
+    except Stopped as stopped:
+        return stopped.code
     except KeyboardInterrupt:
         return _complain("interrupted", ExitCode.INTERRUPTED)
     except OSError as error:
@@ -196,9 +199,15 @@ def _complain(message: str, code: ExitCode) -> ExitCode:
 
 def _report_bug(error: Exception) -> ExitCode:
     text = "".join(traceback.format_exception(error))
-    handle, name = tempfile.mkstemp(prefix="modelpress-bug-", suffix=".txt", text=True)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        handle, name = tempfile.mkstemp(prefix="modelpress-bug-", suffix=".txt", text=True)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        # Nowhere to keep it.
+        name = "standard error"
+        with suppress(OSError):
+            sys.stderr.write(text)
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     return _complain(
         f"this is a bug in modelpress, please report it: {summary}\nthe traceback is in {name}", ExitCode.BUG

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -11,7 +12,7 @@ from exporter.worker import run_worker
 from pipeline.admission import choose_task
 from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
 from pipeline.fork_server import ForkServer
-from pipeline.worker_process import WorkerProcess
+from pipeline.worker_process import GRACE_S, WorkerProcess
 
 __all__ = ["LocalExecutor", "count_cores"]
 
@@ -58,7 +59,10 @@ class LocalExecutor:
         self._has_server = False
 
     def prepare(self) -> None:
-        self._server.begin()
+        try:
+            self._server.begin()
+        except OSError as error:
+            raise WorkerError(f"no worker can run: no process could be started: {error}") from error
 
     def require(self, tasks: Sequence[Task]) -> None:
         """Nothing is too large: what is over the budget runs alone."""
@@ -81,20 +85,24 @@ class LocalExecutor:
         finally:
             for worker in self._running:
                 worker.signal_group(signal.SIGTERM)
+            grace_until = time.monotonic() + GRACE_S
             while self._running:
-                self._running.pop().end()
+                self._running.pop().end(grace_until)
 
     def _await_server(self, tasks: Sequence[Task]) -> Iterator[Notice]:
         forked = [task for task in tasks if not task.on_gpu]
         if not forked or self._has_server:
             return
         self._server.preload(sorted({name for task in forked for name in task.preloads}))
+        self.prepare()
         readiness = self._server.make_fit()
         if not readiness.is_imported:
             raise WorkerError(f"no worker can run: {readiness.problem}", readiness.output)
         self._has_server = True
         if readiness.problem:
             yield Notice(f"workers are slower than they could be: {readiness.problem}")
+        if readiness.preload_problems:
+            yield Notice(f"not imported beforehand: {'; '.join(readiness.preload_problems)}")
 
     def close(self, *, at_once: bool = False) -> None:
         if at_once:
@@ -116,7 +124,7 @@ class LocalExecutor:
             events.append(Started(task))
             try:
                 worker = WorkerProcess(self._server, self._target, task, threads)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, RuntimeError) as error:
                 events.append(Ended(task, Ending.lost, 0, 0.0, f"no worker could be forked: {error!r}"))
                 self._server_deaths += 1
                 if self._server_deaths > _MAX_SERVER_DEATHS:
@@ -133,11 +141,13 @@ class LocalExecutor:
 
     def _reap(self) -> list[Ended]:
         events = []
+        # Of those whose time is up.
+        grace_until = time.monotonic() + GRACE_S
         for worker in list(self._running):
             ended = worker.find_end(self._timeout_s)
             if ended is not None:
                 self._running.remove(worker)
-                worker.end()
+                worker.end(grace_until)
                 events.append(ended)
         return events
 

@@ -22,7 +22,9 @@ __all__ = ["STATUS_LOST", "WorkerProcess", "kill_marked"]
 # multiprocessing's own for a process whose server is gone.
 STATUS_LOST = 255
 # From SIGTERM to SIGKILL.
-_GRACE_S = 2.0
+GRACE_S = 2.0
+# From SIGKILL to the end.
+_KILL_S = 5.0
 _STACKS_S = 0.1
 _CLOSING_S = 0.2
 _POLL_S = 0.02
@@ -41,6 +43,7 @@ class WorkerProcess:
     Raises:
         OSError: The server could not fork it.
         EOFError: Likewise.
+        RuntimeError: The machine allows no more threads.
     """
 
     def __init__(self, server: ForkServer, target: Callable[..., None], task: Task, threads: int) -> None:
@@ -61,7 +64,11 @@ class WorkerProcess:
         self._server_pid = None if task.on_gpu else server.pid
         # A server that has just begun forks when it is warm; that is no time of this export's.
         self._started = time.monotonic()
-        self._log.begin()
+        try:
+            self._log.begin()
+        except RuntimeError:
+            self._process.kill()
+            raise
         self._usage = self._open_usage()
         self._peak_rss_bytes = 0
 
@@ -123,16 +130,25 @@ class WorkerProcess:
         """Signal the worker and what it started; it leads a process group of its own."""
         if self._process.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+                try:
+                    os.killpg(self._process.pid, number)
+                except ProcessLookupError:
+                    # It has not come so far as to lead a group, or is gone.
+                    os.kill(self._process.pid, number)
 
-    def end(self) -> None:
-        """Leave nothing of the worker running: not the process, not what it started, in whatever session that is."""
-        deadline = time.monotonic() + _GRACE_S
-        while self._process.exitcode is None and time.monotonic() < deadline:
+    def end(self, grace_until: float) -> None:
+        """Leave nothing of the worker running: not the process, not what it started, in whatever session that is.
+
+        Args:
+            grace_until: When to kill what has not ended by itself, as of `time.monotonic()`.
+        """
+        while self._process.exitcode is None and time.monotonic() < grace_until:
             self._process.join(_POLL_S)
         self.signal_group(signal.SIGKILL)
-        self._process.join()
-        self._process.close()
+        self._process.join(_KILL_S)
+        # One that the kernel holds, on a disk that hangs for example, must not hold up the batch.
+        if self._process.exitcode is not None:
+            self._process.close()
         if self._usage is not None:
             self._usage.close()
         if self._server_pid is not None and self._server.is_alive(self._server_pid):
