@@ -20,7 +20,9 @@ from onnx_exports import expect, make_feeds, make_onnx_run
 from project import Project, make_environment
 
 from exporter.directory import ExportDirectory
+from exporter.errors import SyncError
 from registry_sync import mlflow_log, store
+from registry_sync.bounded import Budget
 from registry_sync.logged_model import require_model
 from registry_sync.options import TrackingOptions
 from registry_sync.record import RunDirectory
@@ -128,6 +130,26 @@ def test_no_lost_or_repeated_reply_makes_anything_twice(
     # What creates something is not repeated, but looked for.
     assert num_repeated > (0 if fault is Fault.done_twice else 20)
     assert [request for request in proxy.requests if request.repeat and "create" in request.path] == []
+
+
+def test_a_slow_server_costs_the_budget_and_the_next_sync_goes_on(
+    server: Server, proxy: FaultProxy, run: RunDirectory
+) -> None:
+    options = TrackingOptions(uri=proxy.uri, experiment="slow")
+    store.open_store(options)
+    proxy.rule = lambda _: Fault.slow
+    # Enough for some of the requests, and by far not for all of them.
+    budget = Budget(2.0)
+    with pytest.raises(SyncError, match="did not answer in time"):
+        mlflow_log.log_batch(run, run.read_summary(), options, budget)
+    client = MlflowClient(tracking_uri=server.uri)
+    experiment_id = client.get_experiment_by_name("slow").experiment_id
+    begun = {entry.info.run_id for entry in client.search_runs([experiment_id])}
+    proxy.rule = lambda _: Fault.none
+    log(run, proxy.uri, "slow")
+    require_one_of_each(server, "slow")
+    assert begun
+    assert begun <= {entry.info.run_id for entry in client.search_runs([experiment_id])}
 
 
 def test_a_version_whose_reply_is_lost_is_registered_once(

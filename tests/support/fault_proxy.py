@@ -19,6 +19,8 @@ class Fault(Enum):
     done_then_500 = auto()
     done_then_dropped = auto()
     done_then_hangs = auto()
+    # Done, a quarter of a second later.
+    slow = auto()
     # As if somebody in between had repeated it.
     done_twice = auto()
     # The server never hears of it.
@@ -90,7 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is Fault.done_twice:
             self.ask(proxy, body)
         status, headers, content = self.ask(proxy, body)
-        if fault in (Fault.none, Fault.done_twice):
+        if fault is Fault.slow:
+            proxy.closed.wait(0.25)
+        if fault in (Fault.none, Fault.slow, Fault.done_twice):
             self.answer(status, content, headers)
         elif fault is Fault.done_then_500:
             self.answer(500, b"lost", {})
