@@ -7,7 +7,6 @@ from pathlib import Path
 
 from exporter.directory import ExportDirectory, read_json, write_json
 from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError
-from exporter.failures import is_storage_error
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
@@ -24,7 +23,7 @@ from pipeline.preloads import find_preloads
 from pipeline.publication import publish
 from pipeline.recovery import recover
 from pipeline.reporter import Reporter
-from pipeline.storage_faults import explain_fault, storage_faults
+from pipeline.storage_faults import explain_fault, is_fault, storage_faults
 from pipeline.streams import Diversion
 from registry_sync.metrics import collect_metrics
 from registry_sync.record import BatchRecord, RunDirectory
@@ -72,7 +71,7 @@ def run_batch(jobs: Iterable[Job], command: Sequence[str], executor: Executor | 
             # Before anything had begun.
             return stopped.code
         except OSError as error:
-            if not is_storage_error(error):
+            if not is_fault(error):
                 raise
             raise explain_fault(error, exports, "output.exports") from error
         finally:
@@ -160,7 +159,7 @@ class _Batch:
             # What is published is whole, and has its result.
             self._problem = error
         except OSError as error:
-            if not is_storage_error(error):
+            if not is_fault(error):
                 raise
             self._problem = explain_fault(error, self._ledger.run.path, "output.runs")
         except WorkerError as error:

@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from exporter.errors import ConfigError, ExitCode, ModelpressError
-from exporter.failures import is_storage_error
 from pipeline.batch import Job, run_batch
 from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
 from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error, explain_yaml_error
 from pipeline.explanation import explain_jobs
 from pipeline.interruption import Stopped
+from pipeline.storage_faults import describe_fault, is_fault
 
 __all__ = ["run"]
 
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> ExitCode:
     except KeyboardInterrupt:
         return _complain("interrupted", ExitCode.INTERRUPTED)
     except OSError as error:
-        return _complain(str(error), ExitCode.STORAGE) if is_storage_error(error) else _report_bug(error)
+        return _complain(describe_fault(error), ExitCode.STORAGE) if is_fault(error) else _report_bug(error)
     except Exception as error:  # noqa: BLE001  (the last resort: what comes here is our bug)
         return _report_bug(error)
 
@@ -199,16 +199,13 @@ def _complain(message: str, code: ExitCode) -> ExitCode:
 
 def _report_bug(error: Exception) -> ExitCode:
     text = "".join(traceback.format_exception(error))
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
         handle, name = tempfile.mkstemp(prefix="modelpress-bug-", suffix=".txt", text=True)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-    except OSError:
-        # Nowhere to keep it.
-        name = "standard error"
-        with suppress(OSError):
-            sys.stderr.write(text)
-    summary = f"{type(error).__name__}: {error}".splitlines()[0]
-    return _complain(
-        f"this is a bug in modelpress, please report it: {summary}\nthe traceback is in {name}", ExitCode.BUG
-    )
+        where = f"the traceback is in {name}"
+    except OSError as obstacle:
+        # Its last lines are the ones that matter.
+        where = "\n".join([f"the traceback could not be written ({obstacle}):", *text.splitlines()[-8:]])
+    return _complain(f"this is a bug in modelpress, please report it: {summary}\n{where}", ExitCode.BUG)

@@ -1,4 +1,4 @@
-"""What the user hears when the disk will not take what the batch itself writes: the file, the reason, what to do."""
+"""What the user hears when the machine will not do what the batch itself needs: the file, the reason, what to do."""
 
 import errno
 import os
@@ -7,8 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporter.errors import StorageError
+from exporter.failures import is_storage_error
 
-__all__ = ["explain_fault", "require_one_file_system", "require_writable", "storage_faults"]
+__all__ = [
+    "describe_fault",
+    "explain_fault",
+    "is_fault",
+    "require_one_file_system",
+    "require_writable",
+    "storage_faults",
+]
 
 _ADVICE = {
     errno.ENOSPC: "free some space, then run the same command again",
@@ -30,6 +38,17 @@ def explain_fault(error: OSError, path: Path, key: str) -> StorageError:
     """
     advice = _ADVICE.get(error.errno or 0, f"choose another with {key}=DIR")
     return StorageError(f"{error.filename or path}: {error.strerror or error}; {advice}")
+
+
+def describe_fault(error: OSError) -> str:
+    """The message where it may be any file that could not be had."""
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{error}; {advice}" if advice else str(error)
+
+
+def is_fault(error: OSError) -> bool:
+    """Whether the machine is at fault, and not we: the disk, or a limit on open files."""
+    return is_storage_error(error) or error.errno in _ADVICE
 
 
 @contextmanager

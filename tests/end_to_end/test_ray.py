@@ -153,7 +153,7 @@ def test_a_lost_connection_costs_a_second_try(folder, tmp_path, monkeypatch):
     gateway.kill()
     out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, err) == (0, ""), out
-    assert "waits is tried once more, alone: " in out
+    assert "waits once more, alone, after " in out
     assert "the connection to Ray broke" in out
     assert find_marked(str(tmp_path)) == []
 
@@ -167,7 +167,7 @@ def test_a_worker_that_ray_kills_for_its_memory_is_tried_once_more_alone(folder,
         RAY_memory_monitor_refresh_ms="100",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "hungry is tried once more, alone: " in done.stdout
+    assert "hungry once more, alone, after " in done.stdout
     assert "the worker was killed for its memory: OutOfMemoryError" in done.stdout
 
 
@@ -233,7 +233,7 @@ def test_a_node_that_goes_costs_a_second_try_on_another(folder, cluster, node, t
     next(one for one in nodes if one.process.pid in ancestors).kill()
     out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, err) == (0, ""), out
-    assert "waits is tried once more, alone: " in out
+    assert "waits once more, alone, after " in out
     assert folder.outcomes() == {"waits": "passed"}
     assert not worker.is_running()
 

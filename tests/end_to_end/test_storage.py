@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
-from project import Project, make_environment
-from tiny_disk import tiny_disk
+from project import REPOSITORY, Project, make_environment
+from tiny_disk import TinyDisk, tiny_disk
 
 from exporter.directory import ExportDirectory
 
@@ -37,6 +37,25 @@ source: {_target_: slow_models.Slow}
 inputs:
   features: {shape: [2, 4]}
 """
+
+
+PLANTED_BUG = """
+import sys
+from pipeline import cli
+
+def divide(*_):
+    raise ZeroDivisionError("planted")
+
+cli._run = divide
+sys.exit(cli.run(sys.argv))
+"""
+
+
+def close_temporary_places(disk: TinyDisk) -> None:
+    for place in ("/tmp", "/var/tmp"):
+        if any(Path(needed).resolve().is_relative_to(place) for needed in (sys.prefix, sys.base_prefix, REPOSITORY)):
+            pytest.skip(f"what runs here lies in {place}")
+        disk.mount("-t", "tmpfs", "-o", "ro", "tmpfs", place)
 
 
 def check_exports(folder: Path, names: set[str]) -> None:
@@ -146,10 +165,36 @@ def test_two_batches_at_once_share_all_but_their_exports(folder: Project) -> Non
 @pytest.mark.slow
 def test_an_export_needs_neither_a_home_nor_a_place_for_temporary_files() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, tiny_disk(Path(folder), "size=20m") as disk:
-        for place in ("/tmp", "/var/tmp"):
-            disk.mount("-t", "tmpfs", "-o", "ro", "tmpfs", place)
+        close_temporary_places(disk)
         environment = make_environment({"HOME": "/nowhere", "TMPDIR": "/nowhere"})
         command = [*disk.prefix, sys.executable, "-m", "pipeline", "+model=mlp", "tracking.dvc=false"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         check_exports(disk.view, {"mlp"})
+
+
+def test_too_few_open_files_are_told_as_such(folder: Project) -> None:
+    command = ["prlimit", "--nofile=12", sys.executable, "-m", "pipeline", "+model=mlp", "tracking=off"]
+    done = folder.call(*command)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert "Too many open files" in done.stderr
+    assert "ulimit -n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_bug_is_told_also_where_its_traceback_cannot_be_written() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, tiny_disk(Path(folder), "size=20m") as disk:
+        close_temporary_places(disk)
+        (disk.view / "planted.py").write_text(PLANTED_BUG)
+        disk.mount("-o", "remount,ro", str(disk.folder))
+        command = [*disk.prefix, sys.executable, "planted.py"]
+        done = subprocess.run(
+            command, env=make_environment({}), capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 3, done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) <= 15
+    assert "this is a bug in modelpress, please report it: ZeroDivisionError: planted" in lines[0]
+    assert "the traceback could not be written" in lines[1]
+    assert lines[-1] == "modelpress: ZeroDivisionError: planted"
