@@ -119,8 +119,9 @@ class GatewayProcess:
                     self._is_at_work = False
                     return
                 if isinstance(answer, Pulse):
+                    # Handed on at once: where many exports run, there may never be a gap between two of them.
                     pulse = answer
-                elif isinstance(answer, Started | Ended | Notice):
+                if isinstance(answer, Started | Ended | Notice | Pulse):
                     yield answer
             yield pulse
 
