@@ -106,6 +106,7 @@ class _Batch:
         self._reporter = Reporter(self._ledger, names, durations_s, count_workers(config, len(self._due)), diversion)
         self._display = self._reporter.display
         self._tracker = Tracker(config.tracking)
+        self._tasks = {name: self._make_task(name) for name in self._due}
         # How often each export has been begun.
         self._num_tries = dict.fromkeys(self._due, 0)
         # Of the disk, with what we write ourselves; or of the machine, with workers.
@@ -122,7 +123,7 @@ class _Batch:
             recovered: Killed runs that were put in order before.
         """
         if self._due:
-            self._executor.require([self._make_task(name) for name in self._due])
+            self._executor.require(list(self._tasks.values()))
         with self._interruption.deferred():
             self._ledger.open(**self._reporter.describe())
             self._export(recovered)
@@ -207,7 +208,7 @@ class _Batch:
 
     def _run_round(self, names: Sequence[str], *, alone: bool) -> list[str]:
         """Run a worker for each; returns those that are to be tried again."""
-        tasks = [self._make_task(name) for name in names]
+        tasks = [self._tasks[name] for name in names]
         again = []
         with closing(self._executor.run(tasks, alone=alone)) as events:
             for event in events:

@@ -138,6 +138,14 @@ def _remove_cut_off_metrics(metrics: Path, plan: RunPlan) -> None:
 
 def _summarize(pending: BatchRecord, records: list[ExportRecord], events: list[dict[str, Any]]) -> BatchRecord:
     """The summary: its end is that of the last thing that is known of the run."""
-    ended_at = max([pending.started_at, *(str(event.get("time", "")) for event in events)])
+    ended_at = max([pending.started_at, *(time for event in events if _is_time(time := str(event.get("time", ""))))])
     duration_s = (datetime.fromisoformat(ended_at) - datetime.fromisoformat(pending.started_at)).total_seconds()
     return dataclasses.replace(pending, exports=records, ended_at=ended_at, duration_s=duration_s)
+
+
+def _is_time(text: str) -> bool:
+    """Whether it is one of ours: UTC, as ISO 8601 has it. A damaged line must not stand in every next run's way."""
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False

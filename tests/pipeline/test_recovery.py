@@ -107,6 +107,14 @@ def test_an_event_that_was_cut_off_does_no_harm(folder):
     assert [export.num_tries for export in run.read_summary().exports] == [1, 1]
 
 
+def test_an_event_with_a_damaged_time_does_no_harm(folder):
+    run = be_killed("good", "half")
+    with run.events.open("a") as file:
+        file.write('{"time": "someday", "event": "export_step"}\n{"time": 7, "event": "export_step"}\n')
+    assert run_batch(make_jobs("good"), [], StubExecutor()) is ExitCode.OK
+    assert run.read_summary().duration_s >= 0
+
+
 @pytest.mark.parametrize("removed", ["events.jsonl", "results", "exports"])
 def test_a_killed_run_of_which_a_part_was_removed_stands_in_nobodys_way(folder, removed):
     run = be_killed("good", "half")
