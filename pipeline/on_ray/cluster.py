@@ -22,7 +22,8 @@ from pipeline.local_executor import count_cores
 from pipeline.on_ray.demand import Node
 from pipeline.on_ray.messages import Job, Options
 from pipeline.on_ray.project import stage_project
-from pipeline.on_ray.streams import DirectStreams, RelayedStreams, Streams, explain_error
+from pipeline.on_ray.round import Streams
+from pipeline.on_ray.streams import DirectStreams, RelayedStreams, explain_error
 from pipeline.on_ray.supervisor import describe_versions, inspect_node
 
 __all__ = ["Cluster"]
@@ -120,15 +121,11 @@ class Cluster:
         nodes = self.list_nodes()
         if not nodes:
             raise ClusterError(f"executor.address: {self._options.address}: no node of this cluster runs tasks")
-        answers = {
-            node.name: inspect.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-                self.job
-            )
-            for node in nodes
-        }
+        places = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in nodes]
+        answers = [inspect.options(scheduling_strategy=place).remote(self.job) for place in places]
         deadline = time.monotonic() + _INSPECTION_S
         problems = []
-        for name, answer in answers.items():
+        for node, answer in zip(nodes, answers, strict=True):
             try:
                 reason = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
             except _GONE:
@@ -137,7 +134,7 @@ class Cluster:
             except RayError as error:
                 reason = explain_error(error)
             if reason:
-                problems.append(f"executor: node {name} cannot run exports: {reason}")
+                problems.append(f"executor: node {node.name} cannot run exports: {reason}")
         if problems:
             raise ClusterError("\n".join(problems))
 

@@ -209,9 +209,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Finished:
-    """Its worker is gone, and all its files were sent."""
+    """Its worker is gone, and all its files were sent.
+
+    Args:
+        ended: How it ended.
+        has_result: The node sees a result.json.
+    """
 
     ended: Ended
+    has_result: bool
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from exporter.checkpoint import CheckpointError
 from exporter.directory import ExportDirectory, hash_file
@@ -17,19 +19,41 @@ from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
 from pipeline.on_ray.demand import Demand
 from pipeline.on_ray.messages import Beat, Began, DataFile, Failed, Finished, Lacks, Parcel, Piece, Said, Unfit
 from pipeline.on_ray.project import find_data, is_portable
-from pipeline.on_ray.streams import Streams
 from pipeline.outcomes import fail_result
 
-__all__ = ["Order", "Round"]
+__all__ = ["Order", "Round", "Streams"]
 
 # How often the caller gets a turn while nothing happens.
 _TICK_S = 0.1
 # From a polite end of what runs, which takes a worker that ignores SIGTERM two seconds, to a rude one.
 _GRACE_S = 5.0
 _LAST_GRACE_S = 2.0
+# NFS keeps what it knows of a directory for up to a minute (acdirmax in nfs(5)).
+_LATE_S = 60.0
 _PIECE_BYTES = 4 << 20
 # A larger file is better put where the nodes see it than sent to each of them, each time.
 _MAX_SENT_BYTES = 1 << 30
+
+
+class Streams(Protocol):
+    """Starts exports on nodes, and hands out what they say."""
+
+    def start(self, parcel: Parcel, demand: Demand) -> None: ...
+
+    def keep_data(self, name: str, piece: bytes) -> None:
+        """Keep the next bytes of a file, for nodes that lack it; all parcels started from now on have it."""
+        ...
+
+    def read(self, timeout_s: float) -> list[tuple[str, Said]]:
+        """What was said, each with its export's id; waits for the first of it.
+
+        The last of an export is one of `Lacks`, `Unfit`, `Finished` and `Failed`.
+        """
+        ...
+
+    def cancel(self, *, force: bool) -> None:
+        """Have all that runs end itself and, with force, end it now."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +117,7 @@ class Round:
         try:
             while self._waiting or self._flights:
                 while self._waiting and len(self._flights) < self._limit:
-                    self._start(self._waiting.popleft())
+                    yield from self._start(self._waiting.popleft())
                 for name, said in self._streams.read(_TICK_S):
                     yield from self._take(self._flights[name], said)
                 rss_bytes = {name: flight.rss_bytes for name, flight in self._flights.items()}
@@ -101,8 +125,14 @@ class Round:
         finally:
             self._cancel()
 
-    def _start(self, order: Order) -> None:
-        flight = _Flight(order, self._pack(order))
+    def _start(self, order: Order) -> Iterator[Event]:
+        try:
+            flight = _Flight(order, self._pack(order))
+        except OSError:
+            # A disk that takes no token takes no result.
+            yield Started(order.task)
+            yield Ended(order.task, Ending.exited, STATUS_STORAGE, 0.0)
+            return
         self._flights[order.task.id] = flight
         self._streams.start(flight.parcel, order.demand)
 
@@ -123,6 +153,8 @@ class Round:
                 yield from self._end(flight, Ending.exited, STATUS_STORAGE)
             case Finished():
                 self._forget_step(flight)
+                if said.has_result:
+                    _await_file(flight.directory.result)
                 yield from self._land(flight, replace(said.ended, task=flight.task, was_alone=self._was_alone))
             case Unfit():
                 yield from self._end(flight, Ending.lost, evidence=said.reason)
@@ -145,7 +177,9 @@ class Round:
             case Beat():
                 flight.rss_bytes = said.rss_bytes
                 if said.step is not None:
-                    flight.directory.current_step.write_text(said.step)
+                    # For the display alone.
+                    with suppress(OSError):
+                        flight.directory.current_step.write_text(said.step)
             case Piece():
                 self._receive(flight, said)
 
@@ -222,6 +256,13 @@ class Round:
                 for name, said in self._streams.read(_TICK_S):
                     if isinstance(said, Lacks | Unfit | Finished | Failed):
                         (self._flights.pop(name).task.directory / Parcel.TOKEN).unlink(missing_ok=True)
+
+
+def _await_file(path: Path) -> None:
+    """Wait a little for a file that a node has written: a network's file system may show it to us later."""
+    deadline = time.monotonic() + _LATE_S
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(_TICK_S)
 
 
 def _explain_refusal(file: DataFile, node: str) -> str:

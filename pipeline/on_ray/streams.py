@@ -4,7 +4,7 @@ Ray's own generators are that stream. Its client (`ray://`) has none, so there a
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import ObjectRefStreamEndOfStreamError, OutOfMemoryError, RayError, RayTaskError
@@ -14,32 +14,11 @@ from pipeline.on_ray.demand import Demand
 from pipeline.on_ray.messages import Failed, Finished, Job, Lacks, Parcel, Said, Unfit
 from pipeline.on_ray.supervisor import supervise
 
-__all__ = ["DirectStreams", "RelayedStreams", "Streams", "explain_error"]
+__all__ = ["DirectStreams", "RelayedStreams", "explain_error"]
 
 # A node waits with more until we have read these: with pieces of 2 MiB, 32 MiB of its object store for an export.
 _MAX_UNREAD = 16
 _MAX_EVIDENCE = 240
-
-
-class Streams(Protocol):
-    """Starts exports on nodes, and hands out what they say."""
-
-    def start(self, parcel: Parcel, demand: Demand) -> None: ...
-
-    def keep_data(self, name: str, piece: bytes) -> None:
-        """Keep the next bytes of a file, for nodes that lack it; all parcels started from now on have it."""
-        ...
-
-    def read(self, timeout_s: float) -> list[tuple[str, Said]]:
-        """What was said, each with its export's id; waits for the first of it.
-
-        The last of an export is one of `Lacks`, `Unfit`, `Finished` and `Failed`.
-        """
-        ...
-
-    def cancel(self, *, force: bool) -> None:
-        """Have all that runs end itself and, with force, end it now."""
-        ...
 
 
 class DirectStreams:

@@ -80,7 +80,7 @@ def supervise(job: Job, parcel: Parcel, data: Mapping[str, list[object]]) -> Ite
             return
         if not is_shared:
             yield from _read_pieces(directory, set(parcel.files))
-        yield Finished(ended)
+        yield Finished(ended, ExportDirectory(directory).result.exists())
 
 
 def _explain_difference(wanted: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """`executor=ray` as a user has it: clusters that are not there, not fit, too small, or lose a node; data far away."""
 
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,13 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | N
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def find_retry(folder: Project) -> dict[str, str]:
+    """The one export that the last run tried again, and why."""
+    lines = (folder.runs()[-1] / "events.jsonl").read_text().splitlines()
+    (retry,) = (event for event in map(json.loads, lines) if event["event"] == "export_retried")
+    return retry
 
 
 def find_marked(mark: str) -> list[psutil.Process]:
@@ -153,8 +161,7 @@ def test_a_lost_connection_costs_a_second_try(folder, tmp_path, monkeypatch):
     gateway.kill()
     out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, err) == (0, ""), out
-    assert "waits once more, alone, after " in out
-    assert "the connection to Ray broke" in out
+    assert "the connection to Ray broke" in find_retry(folder)["cause"]
     assert find_marked(str(tmp_path)) == []
 
 
@@ -167,8 +174,7 @@ def test_a_worker_that_ray_kills_for_its_memory_is_tried_once_more_alone(folder,
         RAY_memory_monitor_refresh_ms="100",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "hungry once more, alone, after " in done.stdout
-    assert "the worker was killed for its memory: OutOfMemoryError" in done.stdout
+    assert "the worker was killed for its memory: OutOfMemoryError" in find_retry(folder)["cause"]
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +239,23 @@ def test_a_node_that_goes_costs_a_second_try_on_another(folder, cluster, node, t
     next(one for one in nodes if one.process.pid in ancestors).kill()
     out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, err) == (0, ""), out
-    assert "waits once more, alone, after " in out
+    assert "the worker was lost: NodeDiedError" in find_retry(folder)["cause"]
     assert folder.outcomes() == {"waits": "passed"}
     assert not worker.is_running()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_cluster_that_goes_on_without_a_batch_does_not_go_on_with_its_exports(
+    folder, cluster, node, tmp_path, number
+):
+    configure(folder, "waits", f"{{_target_: waiting_models.WaitsOnce, flag: {tmp_path}/flag}}")
+    node()
+    process = folder.start("--config-dir", "conf", "+model=waits", *on(cluster))
+    wait_for((tmp_path / "flag").exists, process)
+    worker = psutil.Process(int((tmp_path / "flag").read_text()))
+    stop(process, number)
+    wait_for(lambda: not worker.is_running())
+    assert all(one.process.poll() is None for one in cluster.nodes[:2])
 
 
 def test_a_node_with_other_code_is_refused_by_its_name(folder, cluster, node, tmp_path, monkeypatch):
