@@ -12,6 +12,7 @@ from exporter.worker import run_worker
 from pipeline.admission import choose_task
 from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
 from pipeline.fork_server import ForkServer
+from pipeline.storage_faults import describe_fault
 from pipeline.worker_process import GRACE_S, WorkerProcess
 
 __all__ = ["LocalExecutor", "count_cores"]
@@ -62,7 +63,7 @@ class LocalExecutor:
         try:
             self._server.begin()
         except OSError as error:
-            raise WorkerError(f"no worker can run: no process could be started: {error}") from error
+            raise WorkerError(f"no worker can run: no process could be started: {describe_fault(error)}") from error
 
     def require(self, tasks: Sequence[Task]) -> None:
         """Nothing is too large: what is over the budget runs alone."""
