@@ -75,8 +75,8 @@ def test_a_model_of_two_gib_costs_no_memory(
         client.search_logged_models([experiment]), key=lambda m: m.tags["modelpress.run_id"], reverse=True
     )
     root = Path("mlruns") if kind == "file" else server.folder / "files"
-    (stored,) = root.rglob("model.onnx.data")
-    assert stored.stat().st_size == SIZE
+    # A server is shared with other tests.
+    (stored,) = (path for path in root.rglob("model.onnx.data") if path.stat().st_size == SIZE)
     assert large.status == "READY"
     stored.unlink()
     assert grown_kib < 64 * 1024

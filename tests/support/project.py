@@ -79,7 +79,8 @@ class Project:
 
 def make_environment(changes: dict[str, str]) -> dict[str, str]:
     """Ours, without what would point the tools elsewhere."""
-    dropped = ("MLFLOW_", "DVC_", "HYDRA_", "GIT_", "PYTHON")
+    # torch sets a cache folder of its own, once a test has it compile or export something.
+    dropped = ("MLFLOW_", "DVC_", "HYDRA_", "GIT_", "PYTHON", "TORCHINDUCTOR_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     # As after `activate`: the commands of dvc.yaml say `python`.
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
