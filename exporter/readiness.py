@@ -45,11 +45,6 @@ class Readiness:
     # What was printed on the way, tracebacks included; for a log.
     output: str = ""
 
-    @property
-    def is_fit(self) -> bool:
-        """Whether workers may be forked from it: warm, and nothing in it that a fork does not survive."""
-        return self.is_imported and self.is_warm and not self.problem and not self.unsafe_preloads
-
 
 _recorded: Readiness | None = None
 

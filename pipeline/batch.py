@@ -131,19 +131,20 @@ class _Batch:
             if record is None:
                 return self._interruption.code or ExitCode.STORAGE
             self._display.show_table(record)
-        code = ExitCode(record.exit_code)
-        stopped_by = self._interruption.code
-        if stopped_by is None and self._problem is None:
-            try:
-                code = self._track(record)
-            except Stopped as stopped:
-                stopped_by = stopped.code
-        if stopped_by is not None or self._problem is not None:
+            code = ExitCode(record.exit_code)
+            if self._interruption.code is None and self._problem is None:
+                with suppress(Stopped), self._interruption.heard():
+                    code = self._track(record)
+            self._close(record)
+        return self._interruption.code or code
+
+    def _close(self, record: BatchRecord) -> None:
+        """Say what is left to do."""
+        if self._interruption.code is not None or self._problem is not None:
             self._display.say(f"stopped; what is finished is kept in {self._exports}/")
             if record.has_news and self._config.tracking.mlflow:
                 self._display.say(f"to log it to MLflow: python -m registry_sync sync {self._ledger.run.path}")
         self._point_to_failures(record)
-        return stopped_by or code
 
     def _export(self, recovered: Sequence[RunDirectory]) -> None:
         """Run what is due."""

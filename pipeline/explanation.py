@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from exporter.errors import ExitCode
+from pipeline.console import OwnConsole
 from pipeline.expectation import Expectation, expect, find_recent_runs
 from pipeline.plan import Job, PlannedExport, Planner
+from pipeline.streams import duplicate
 
 __all__ = ["explain_jobs"]
 
@@ -41,15 +42,15 @@ def explain_jobs(jobs: Iterable[Job]) -> ExitCode:
     output = first.config.output
     recent = find_recent_runs(Path(output.runs))
     lines = [_Line(plan, expect(plan.spec, Path(output.exports), recent)) for plan in planned]
-    console = Console(highlight=False, markup=False)
+    console = OwnConsole(duplicate(sys.stdout))
     # Who reads us may go away.
     with suppress(OSError):
         if console.is_terminal:
             console.print(_make_table(lines))
-            console.print(_summarize(lines))
+            console.print(Text(_summarize(lines)))
         else:
-            sys.stdout.write("".join(f"{line}\n" for line in [*map(str, lines), _summarize(lines)]))
-            sys.stdout.flush()
+            console.file.write("".join(f"{line}\n" for line in [*map(str, lines), _summarize(lines)]))
+            console.file.flush()
     return ExitCode.OK
 
 

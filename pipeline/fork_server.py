@@ -6,7 +6,6 @@ A process pool would lose all its tasks with one dead worker (concurrent.futures
 
 import multiprocessing
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 import psutil
 
 from exporter.readiness import PRELOAD_VARIABLE, Readiness, ask_readiness
+from pipeline.locked_folder import LockedFolder
 
 __all__ = ["ForkServer"]
 
@@ -33,6 +33,7 @@ _ANSWER_S = 300.0
 # How long to wait for the end of processes that were killed; one that the kernel holds must not hold up a batch.
 _ORPHANS_S = 1.0
 _POLL_S = 0.002
+_PREFIX = "modelpress-preloads-"
 _OWN_CHILDREN = Path("/proc/thread-self/children")
 
 
@@ -51,7 +52,7 @@ class ForkServer:
         # None until we are told; then they go to a server that waits for them at the other end of the pipe.
         self._preloads: list[str] | None = None
         self._pipe: int | None = None
-        self._folder: Path | None = None
+        self._folder: LockedFolder | None = None
 
     def begin(self) -> None:
         """Start the server, unless it runs; it imports in the background while we go on."""
@@ -81,6 +82,8 @@ class ForkServer:
                 self.begin()
             elif readiness.is_imported or (self.pid is not None and self.is_alive(self.pid)):
                 break
+        # Whoever is to read the preloads has done so by now.
+        self._remove_pipe()
         return readiness
 
     def _tell_preloads(self) -> str:
@@ -88,15 +91,15 @@ class ForkServer:
             return ",".join(self._preloads)
         if self._folder is None:
             try:
-                self._folder = Path(tempfile.mkdtemp(prefix="modelpress-"))
-                os.mkfifo(self._folder / "preloads")
+                self._folder = LockedFolder(Path(tempfile.gettempdir()), _PREFIX)
+                os.mkfifo(self._folder.path / "preloads")
                 # Both ways: opening it for writing alone would wait for the reader.
-                self._pipe = os.open(self._folder / "preloads", os.O_RDWR)
+                self._pipe = os.open(self._folder.path / "preloads", os.O_RDWR)
             except OSError:
                 # Nowhere to put it. Workers will do their imports themselves.
                 self._preloads = []
                 return ""
-        return f"@{self._folder / 'preloads'}"
+        return f"@{self._folder.path / 'preloads'}"
 
     def start_process(
         self, target: Callable[..., None], arguments: Sequence[object], name: str, *, is_cold: bool = False
@@ -176,11 +179,14 @@ class ForkServer:
         if self.pid is not None:
             self.kill()
             _server()._stop()  # noqa: SLF001
+        self._remove_pipe()
+
+    def _remove_pipe(self) -> None:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
 

@@ -67,6 +67,21 @@ class Interruption:
         finally:
             self._is_deferred = False
 
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Within the body, itself within `deferred`, the first signal raises; one that came before does so at once.
+
+        Raises:
+            Stopped: In the body.
+        """
+        self._is_deferred = False
+        try:
+            if self.code is not None:
+                raise Stopped(self.code)
+            yield
+        finally:
+            self._is_deferred = True
+
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.code is None:
             self.code = _CODES[signal.Signals(number)]

@@ -3,11 +3,14 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as await_futures
 from dataclasses import replace
 from multiprocessing.connection import wait
 
 from exporter.errors import WorkerError
+from exporter.readiness import Readiness
 from exporter.worker import run_worker
 from pipeline.admission import choose_task
 from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
@@ -90,13 +93,13 @@ class LocalExecutor:
             while self._running:
                 self._running.pop().end(grace_until)
 
-    def _await_server(self, tasks: Sequence[Task]) -> Iterator[Notice]:
+    def _await_server(self, tasks: Sequence[Task]) -> Generator[Event]:
         forked = [task for task in tasks if not task.on_gpu]
         if not forked or self._has_server:
             return
         self._server.preload(sorted({name for task in forked for name in task.preloads}))
         self.prepare()
-        readiness = self._server.make_fit()
+        readiness = yield from self._make_fit()
         if not readiness.is_imported:
             raise WorkerError(f"no worker can run: {readiness.problem}", readiness.output)
         self._has_server = True
@@ -104,6 +107,25 @@ class LocalExecutor:
             yield Notice(f"workers are slower than they could be: {readiness.problem}")
         if readiness.preload_problems:
             yield Notice(f"not imported beforehand: {'; '.join(readiness.preload_problems)}")
+        if (readiness.num_threads or 1) > 1:
+            yield Notice(
+                f"the process that workers are forked from runs {readiness.num_threads} threads, and a fork has one: "
+                "a worker that needs another waits until executor.timeout_s is over"
+            )
+
+    def _make_fit(self) -> Generator[Event, None, Readiness]:
+        """Wait for the server, with a pulse several times a second: the caller may want to stop."""
+        with ThreadPoolExecutor(1, "server") as pool:
+            answer = pool.submit(self._server.make_fit)
+            try:
+                while not await_futures([answer], timeout=_TICK_S).done:
+                    yield Pulse({})
+            finally:
+                # It would start another server in the place of one that died.
+                while not answer.done():
+                    self._server.kill()
+                    await_futures([answer], timeout=_TICK_S)
+            return answer.result()
 
     def close(self, *, at_once: bool = False) -> None:
         if at_once:

@@ -1,5 +1,6 @@
 """Before anything starts: are the jobs sound together, and which of them is there work for?"""
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline.hashes import Hashes
 from pipeline.published import Published, read_published
 from pipeline.soundness import find_spec_problems
 from pipeline.source_code import forget_sources
+from pipeline.storage_faults import describe_fault
 
 __all__ = ["Job", "PlannedExport", "Planner"]
 
@@ -85,13 +87,17 @@ class Planner:
             *self._find_duplicates(spec),
             *self._find_device_problems(spec),
         ]
-        problems.extend(find_spec_problems(spec))
         published = read_published(self._exports / spec.id)
-        self._problems.extend(problems)
         self._obstacles.extend(filter(None, [published.obstacle]))
-        if problems or published.obstacle:
+        try:
+            problems.extend(find_spec_problems(spec))
+            self._problems.extend(problems)
+            if problems or published.obstacle:
+                return False
+            entry = _Entry(spec, start_fingerprint(spec, self._hashes), published)
+        except OSError as error:
+            self._blame(spec, error)
             return False
-        entry = _Entry(spec, start_fingerprint(spec, self._hashes), published)
         self._entries.append(entry)
         is_due = bool(published.lack) or self._settings.force or entry.fingerprint.differs_from(published.fingerprint)
         if not is_due and published.result is not None:
@@ -107,15 +113,31 @@ class Planner:
             StorageError: What stands at an export's place must not be replaced; each such place is a line.
         """
         self._problems.extend(self._find_strangers())
-        lines = [*dict.fromkeys(self._problems), *self._obstacles]
+        self._raise_problems()
+        for entry in self._entries:
+            try:
+                # Waits for what is still being hashed.
+                entry.fingerprint.finish()
+            except OSError as error:
+                self._blame(entry.spec, error)
+        self._raise_problems()
+        planned = [self._settle(entry, self._hashes) for entry in self._entries]
+        self._hashes.close()
+        return planned
+
+    def _raise_problems(self) -> None:
+        lines = [*dict.fromkeys(self._problems), *dict.fromkeys(self._obstacles)]
         if self._problems:
             raise ConfigError("\n".join(lines))
         if self._obstacles:
             # Not the config is wrong but the disk's content: on another machine the same command is right.
             raise StorageError("\n".join(lines))
-        planned = [self._settle(entry, self._hashes) for entry in self._entries]
-        self._hashes.close()
-        return planned
+
+    def _blame(self, spec: ExportSpec, error: OSError) -> None:
+        """Take down that a file which the spec names cannot be read."""
+        # A file that we may not read was named by mistake, or needs other permissions; a broken disk is no such thing.
+        lines = self._problems if error.errno in (errno.EACCES, errno.EPERM) else self._obstacles
+        lines.append(f"{spec.model.name}: cannot read what it is made of: {describe_fault(error)}")
 
     def _find_differences(self, config: Config) -> Iterator[str]:
         for name in ("executor", "tracking", "output", "release", "force", "explain"):

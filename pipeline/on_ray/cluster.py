@@ -106,11 +106,14 @@ class Cluster:
 
     def find_freest_node(self) -> Node | None:
         """The node with the most free memory, as it is free now that none of our exports runs; None without a node."""
+        # Only a process within the cluster can see what of each node is free.
+        read_free = ray.remote(num_cpus=0)(_read_free)
         deadline = time.monotonic() + _SETTLING_S
         while True:
             nodes = self.list_nodes()
+            found = ray.get(read_free.remote())
             # Ray hears of the end of a task a little later than we do.
-            free = [_reduce(node, state.available_resources_per_node().get(node.id, {})) for node in nodes]
+            free = [_reduce(node, found.get(node.id, {})) for node in nodes]
             if set(free) & set(nodes) or not nodes or time.monotonic() > deadline:
                 return max(free, key=lambda node: (node.memory_bytes, node.num_cpus), default=None)
             time.sleep(0.1)
@@ -172,6 +175,12 @@ def _describe(node: dict[str, object]) -> Node:
         memory_bytes=int(resources.get("memory", 0)),
         num_gpus=int(resources.get("GPU", 0)),
     )
+
+
+def _read_free() -> dict[str, dict[str, float]]:
+    """What is free of each node, by the node's id; runs on one of them."""
+    found: dict[str, dict[str, float]] = state.available_resources_per_node()
+    return found
 
 
 def _reduce(node: Node, free: dict[str, float]) -> Node:

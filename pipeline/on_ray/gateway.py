@@ -101,7 +101,14 @@ class Gateway:
             node = self._cluster.find_freest_node()
             orders = [Order(order.task, whole(node, order.demand)) if node else order for order in orders]
             limit = 1
-        events = Round(self._streams, orders, limit, is_here=self._cluster.job.is_here, was_alone=run.alone).run()
+        events = Round(
+            self._streams,
+            orders,
+            limit,
+            fits=lambda demand: any(map(demand.fits, self._cluster.list_nodes())),
+            is_here=self._cluster.job.is_here,
+            was_alone=run.alone,
+        ).run()
         last = None
         with closing(events):
             for event in events:

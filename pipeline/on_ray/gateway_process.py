@@ -29,7 +29,10 @@ _CONNECT_S = 90.0
 # To look nodes over: Ray makes their runtime environments first.
 _ANSWER_S = 700.0
 _STOP_S = 9.0
+# To leave the cluster, or to end it. Where exports had to be ended first, that takes of the same time: a batch that is
+# stopped is over within 15 s.
 _CLOSE_S = 10.0
+_END_S = 13.0
 _MAX_WORDS = 300
 
 
@@ -47,6 +50,7 @@ class GatewayProcess:
         # Until it has said that it is ready, or why not.
         self._is_asked = True
         self._is_at_work = False
+        self._close_by_s: float | None = None
         ours, its = Pipe()
         self._connection = ours
         with self._log.open("wb") as log:
@@ -127,9 +131,11 @@ class GatewayProcess:
 
     def stop(self, command: Command) -> bool:
         """End what runs; False if that did not come about."""
-        deadline = time.monotonic() + _STOP_S
+        now = time.monotonic()
+        deadline = now + _STOP_S
         try:
             if self._is_at_work:
+                self._close_by_s = now + _END_S
                 self._connection.send(command)
             while self._is_at_work and self._connection.poll(max(0.0, deadline - time.monotonic())):
                 self._is_at_work = not isinstance(self._connection.recv(), Done)
@@ -159,8 +165,9 @@ class GatewayProcess:
         self._connection.close()
         if not self._is_asked:
             # One that still connects has nothing to put in order, and would be at it for seconds.
+            patience_s = _CLOSE_S if self._close_by_s is None else self._close_by_s - time.monotonic()
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_CLOSE_S)
+                self._process.wait(max(0.0, min(_CLOSE_S, patience_s)))
         self.kill()
         self._process.wait()
         if self._keeps_log:

@@ -1,7 +1,7 @@
 """The user's project on its way to other machines: model code, and the data that specs name.
 
 Here, where the batch runs, the project's folders are copied to one that Ray takes along (`stage_project`). There,
-`place_data` sees that a spec's files are where it looks for them.
+`find_lacking` sees that a spec's files are where it looks for them, and which of them are not there at all.
 """
 
 import os

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -28,6 +28,10 @@ _TICK_S = 0.1
 # From a polite end of what runs, which takes a worker that ignores SIGTERM two seconds, to a rude one.
 _GRACE_S = 5.0
 _LAST_GRACE_S = 2.0
+# How often to see whether there still is a node for each export that waits for one, and how long a node may be away: it
+# may come back, or the cluster may start another one.
+_LOOK_S = 5.0
+_ABSENCE_S = 120.0
 # NFS keeps what it knows of a directory for up to a minute (acdirmax in nfs(5)).
 _LATE_S = 60.0
 _PIECE_BYTES = 4 << 20
@@ -55,6 +59,10 @@ class Streams(Protocol):
         """Have all that runs end itself and, with force, end it now."""
         ...
 
+    def drop(self, name: str) -> None:
+        """End one export that has not begun, without another word of it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Order:
@@ -72,6 +80,8 @@ class _Flight:
     parcel: Parcel
     began_s: float | None = None
     rss_bytes: int | None = None
+    # Since when no node has been large enough for it.
+    stranded_s: float | None = None
     # Names of files that were sent after a node said that it lacks them.
     sent: set[str] = field(default_factory=set)
     # The files that came back so far.
@@ -94,18 +104,28 @@ class Round:
         streams: Where they can be started.
         orders: The exports.
         limit: The most that Ray is given at a time; it decides how many of these run.
+        fits: Whether there is a node that is large enough for a demand.
         is_here: The nodes see every path of this machine.
         was_alone: What the events say of it.
     """
 
     def __init__(
-        self, streams: Streams, orders: Sequence[Order], limit: int, *, is_here: bool, was_alone: bool
+        self,
+        streams: Streams,
+        orders: Sequence[Order],
+        limit: int,
+        *,
+        fits: Callable[[Demand], bool],
+        is_here: bool,
+        was_alone: bool,
     ) -> None:
         self._streams = streams
         self._waiting = deque(orders)
         # Each server on a node imports once, for whatever exports will come to it.
         self._preloads = tuple(sorted({name for order in orders for name in order.task.preloads}))
         self._limit = limit
+        self._fits = fits
+        self._next_look_s = time.monotonic() + _LOOK_S
         self._is_here = is_here
         self._was_alone = was_alone
         self._flights: dict[str, _Flight] = {}
@@ -120,6 +140,7 @@ class Round:
                     yield from self._start(self._waiting.popleft())
                 for name, said in self._streams.read(_TICK_S):
                     yield from self._take(self._flights[name], said)
+                yield from self._end_stranded()
                 rss_bytes = {name: flight.rss_bytes for name, flight in self._flights.items()}
                 yield Pulse({name: rss for name, rss in rss_bytes.items() if rss is not None})
         finally:
@@ -215,6 +236,22 @@ class Round:
         del self._flights[flight.task.id]
         (flight.task.directory / Parcel.TOKEN).unlink(missing_ok=True)
         yield ended
+
+    def _end_stranded(self) -> Iterator[Event]:
+        """End what waits for a node that is gone; Ray would wait with it for ever, and say nothing."""
+        now = time.monotonic()
+        if now < self._next_look_s:
+            return
+        self._next_look_s = now + _LOOK_S
+        for name, flight in list(self._flights.items()):
+            if flight.began_s is not None or self._fits(flight.order.demand):
+                flight.stranded_s = None
+                continue
+            flight.stranded_s = flight.stranded_s or now
+            if now - flight.stranded_s >= _ABSENCE_S:
+                self._streams.drop(name)
+                evidence = f"the cluster has lost every node that could give it {flight.order.demand}"
+                yield from self._end(flight, Ending.lost, evidence=evidence)
 
     def _send_data(self, flight: _Flight, lacks: Lacks) -> Iterator[Event]:
         """Start an export once more, with the files that a node lacks; or fail it, if they cannot be sent."""

@@ -69,6 +69,9 @@ class DirectStreams:
         for stream in self._streams.values():
             ray.cancel(stream, force=force)
 
+    def drop(self, name: str) -> None:
+        ray.cancel(self._streams.pop(name), force=True)
+
 
 class RelayedStreams:
     """For a process outside of the cluster: an actor within it has the streams.
@@ -92,6 +95,9 @@ class RelayedStreams:
 
     def cancel(self, *, force: bool) -> None:
         ray.get(self._actor.cancel.remote(force=force))
+
+    def drop(self, name: str) -> None:
+        ray.get(self._actor.drop.remote(name))
 
 
 def _read(stream: Any) -> Said:

@@ -1,5 +1,9 @@
 """A mistake in the config or on the command line: exit code 2, a short message, and nothing started."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 from project import Project
 
@@ -61,3 +65,43 @@ def test_a_mistake_is_told_in_a_few_words_before_anything_starts(folder: Project
     assert done.stdout == ""
     assert not folder.runs()
     assert not folder.published()
+
+
+# As root, who may read and write everything, without the capabilities to do so.
+PLAIN_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+needs_setpriv = pytest.mark.skipif(shutil.which("setpriv") is None, reason="util-linux's setpriv is not installed")
+
+
+@needs_setpriv
+@pytest.mark.parametrize("name", ["weights.safetensors", "locked/weights.safetensors"], ids=["file", "folder"])
+def test_a_checkpoint_that_may_not_be_read_is_named_with_its_model(folder: Project, name: str) -> None:
+    path = folder.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"w" * (2 << 20))
+    (path if path.parent == folder.path else path.parent).chmod(0)
+    try:
+        command = [*PLAIN_USER, sys.executable, "-m", "pipeline", "+model=mlp", f"model.weights={name}"]
+        done = folder.call(*command)
+    finally:
+        path.parent.chmod(0o755)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "modelpress: mlp: cannot read what it is made of: [Errno 13] Permission denied" in done.stderr
+    assert Path(name).name in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not folder.runs()
+
+
+@needs_setpriv
+@pytest.mark.parametrize("name", ["exports", "runs", "metrics"])
+def test_output_that_may_not_be_written_is_named_with_its_key(folder: Project, name: str) -> None:
+    (folder.path / name).mkdir(exist_ok=True)
+    (folder.path / name).chmod(0o555)
+    try:
+        done = folder.call(*PLAIN_USER, sys.executable, "-m", "pipeline", "+model=mlp", "tracking=off")
+    finally:
+        (folder.path / name).chmod(0o755)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert name in done.stderr
+    assert f"output.{name}=DIR" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not folder.runs()

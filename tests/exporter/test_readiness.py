@@ -50,7 +50,6 @@ def ask(path, files=(), preloads=(), template="exporter.template"):
 def test_a_server_that_did_it_all_is_fit_and_has_one_thread(tmp_path):
     readiness, terminal = ask(tmp_path)
     assert readiness == Readiness(is_imported=True, is_warm=True, num_threads=1)
-    assert readiness.is_fit
     assert terminal == ""
 
 
@@ -58,7 +57,7 @@ def test_a_torch_that_cannot_be_imported_is_named(tmp_path):
     readiness, terminal = ask(tmp_path, NO_TORCH)
     words = "ImportError: libtorch_cpu.so: cannot open shared object file nor that one"
     assert readiness.problem == f"importing what an export needs: {words}"
-    assert (readiness.is_imported, readiness.is_warm, readiness.is_fit) == (False, False, False)
+    assert (readiness.is_imported, readiness.is_warm) == (False, False)
     # The story is for a log, not for the terminal.
     assert "Traceback" in readiness.output
     assert terminal == ""
@@ -74,7 +73,7 @@ def test_a_tiny_export_that_fails_leaves_a_server_that_is_not_fit(tmp_path):
     broken = {"breaks_export.py": "import torch\ntorch.onnx.export = lambda *arguments, **others: 1 / 0"}
     readiness, terminal = ask(tmp_path, broken, ["breaks_export"])
     assert readiness.problem == "the tiny export: ZeroDivisionError: division by zero"
-    assert (readiness.is_imported, readiness.is_warm, readiness.is_fit) == (True, False, False)
+    assert (readiness.is_imported, readiness.is_warm) == (True, False)
     assert terminal == ""
 
 
@@ -86,7 +85,6 @@ def test_what_the_server_itself_swallowed_is_found_by_the_first_process(tmp_path
 def test_a_template_that_only_the_server_did_not_find_is_a_problem_too(tmp_path):
     readiness, _ = ask(tmp_path, template="exporter.tempalte")
     assert "the fork server did not import exporter.template" in readiness.problem
-    assert not readiness.is_fit
 
 
 DEADLY = ["import os; os._exit(3)", "raise RuntimeError", "import ctypes; ctypes.string_at(0)"]
@@ -139,7 +137,6 @@ def test_each_preload_that_fails_or_is_unsafe_is_named_and_stops_nothing(tmp_pat
     readiness, terminal = ask(tmp_path, FILES, names)
     assert (readiness.is_warm, readiness.problem) == (True, "")
     assert readiness.unsafe_preloads == ["starts_thread", "takes_double", "goes_away"]
-    assert not readiness.is_fit
     assert readiness.preload_problems == [
         "starts_thread: importing it changes: threads",
         "lacks_another: ModuleNotFoundError: No module named 'nowhere_to_be_found'",
@@ -157,5 +154,4 @@ def test_each_preload_that_fails_or_is_unsafe_is_named_and_stops_nothing(tmp_pat
 
 def test_preloads_that_are_safe_leave_the_server_fit_though_one_fails(tmp_path):
     readiness, _ = ask(tmp_path, FILES, ["ends_thread", "lacks_another", "talks", "interrupts", "package.Model"])
-    assert readiness.is_fit
     assert len(readiness.preload_problems) == 1

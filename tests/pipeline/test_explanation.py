@@ -173,3 +173,15 @@ def test_a_reader_that_goes_away_changes_nothing(folder):
     done = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, check=False, timeout=120)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_words_that_the_terminal_has_no_letters_for_are_told_all_the_same(capfd, monkeypatch, is_terminal):
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    directory = publish_export(make_spec("changed"))
+    write_json(directory.fingerprint, take_fingerprint(make_spec("changed")) | {"data.gr\xf6\xdfe.npy": "0"})
+    with os.fdopen(1, "w", encoding="ascii", closefd=False) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert explain(make_spec("changed")) is ExitCode.OK
+    assert "data changed: gr\\xf6\\xdfe.npy" in capfd.readouterr().out

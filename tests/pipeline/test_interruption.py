@@ -35,6 +35,23 @@ def test_while_deferred_a_signal_only_sets_the_code():
         assert interruption.code is ExitCode.TERMINATED
 
 
+def test_within_a_deferred_body_a_part_may_be_interrupted():
+    with Interruption(list) as interruption, interruption.deferred():
+        with pytest.raises(Stopped), interruption.heard():
+            send(signal.SIGTERM)
+        assert interruption.code is ExitCode.TERMINATED
+
+
+def test_a_signal_that_came_before_is_heard_at_the_start_of_that_part():
+    begun = []
+    with Interruption(list) as interruption, interruption.deferred():
+        send(signal.SIGHUP)
+        with pytest.raises(Stopped) as caught, interruption.heard():
+            begun.append(True)
+    assert caught.value.code is ExitCode.HUNG_UP
+    assert begun == []
+
+
 def test_the_second_signal_hurries_and_the_first_one_keeps_its_code(monkeypatch):
     timers = []
 

@@ -6,9 +6,9 @@ import pytest
 from exporter import cuda
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory, write_json
-from exporter.errors import ConfigError, ExitCode, FailureKind
+from exporter.errors import ConfigError, ExitCode, FailureKind, StorageError
 from exporter.result import Failure, Step
-from exporter.spec import Device, ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
+from exporter.spec import Device, ExportOptions, ExportSpec, Fill, FillKind, Input, ModelSpec, Precision, PrecisionName
 from pipeline.config import Config, ExecutorOptions
 from pipeline.fingerprint import take_fingerprint
 from pipeline.plan import Job, PlannedExport, Planner
@@ -300,3 +300,13 @@ def test_an_export_that_another_run_publishes_meanwhile_is_looked_at_again(proje
     (planned,) = planner.finish()
     assert planned.reason == ""
     assert planned.published == directory.read_result()
+
+
+def test_a_file_on_a_broken_disk_is_no_mistake_of_the_config():
+    spec = make_spec()
+    # Linux gives no byte of a process's memory at address 0: EIO.
+    spec.model.inputs["pixels"] = Input(shape=[1], fill=Fill(kind=FillKind.file, path="/proc/self/mem"))
+    with pytest.raises(StorageError) as caught:
+        plan(spec, make_spec("other"))
+    assert str(caught.value).startswith("net: cannot read what it is made of: [Errno 5] Input/output error")
+    assert "check the disk" in str(caught.value)

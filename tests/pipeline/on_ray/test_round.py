@@ -30,6 +30,7 @@ class Scripted:
         self.kept: dict[str, bytes] = {}
         self.most_open = 0
         self.cancelled: list[bool] = []
+        self.dropped: list[str] = []
 
     def start(self, parcel: Parcel, demand: Demand) -> None:
         self.parcels.append(parcel)
@@ -51,6 +52,10 @@ class Scripted:
         if force:
             self.open = {name: deque([Failed(Ending.lost, "cancelled")]) for name in self.open}
 
+    def drop(self, name: str) -> None:
+        self.dropped.append(name)
+        del self.open[name]
+
 
 def make_order(parent: Path, name: str = "m", **fills: str) -> Order:
     directory = ExportDirectory(parent / name)
@@ -62,8 +67,12 @@ def make_order(parent: Path, name: str = "m", **fills: str) -> Order:
     return Order(Task(name, directory.path, preloads=(f"library.{name}",)), Demand(2, 1 << 30))
 
 
+def fits_always(demand: Demand) -> bool:
+    return True
+
+
 def run(streams: Scripted, *orders: Order, limit: int = 9) -> list[object]:
-    events = Round(streams, orders, limit, is_here=False, was_alone=False).run()
+    events = Round(streams, orders, limit, fits=fits_always, is_here=False, was_alone=False).run()
     return [event for event in events if not isinstance(event, Pulse)]
 
 
@@ -104,7 +113,7 @@ def test_files_come_back_in_pieces_and_our_note_of_the_step_makes_way(tmp_path):
         Piece("empty", b""),
     ]
     streams = Scripted(m=[[DONE[0], Beat(5, "capture"), *pieces, DONE[1]]])
-    events = Round(streams, [order], 1, is_here=False, was_alone=False).run()
+    events = Round(streams, [order], 1, fits=fits_always, is_here=False, was_alone=False).run()
     seen = [(event, step.read_text() if step.exists() else None) for event in events]
     assert (Pulse({"m": 5}), "capture") in seen
     assert not step.exists()
@@ -216,9 +225,37 @@ def test_a_result_that_a_file_system_shows_late_is_waited_for(tmp_path):
 def test_a_round_that_is_closed_ends_what_runs_politely_and_then_rudely(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_GRACE_S", 0.2)
     streams = Scripted(a=[[Began()]], b=[[Began()]])
-    events = Round(streams, [make_order(tmp_path, name) for name in "ab"], 9, is_here=False, was_alone=False).run()
+    events = Round(
+        streams, [make_order(tmp_path, name) for name in "ab"], 9, fits=fits_always, is_here=False, was_alone=False
+    ).run()
     next(events)
     events.close()
     assert streams.cancelled == [False, True]
     assert streams.open == {}
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["spec.json", "spec.json"]
+
+
+def test_an_export_that_waits_for_a_node_that_is_gone_is_lost_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_LOOK_S", 0.0)
+    monkeypatch.setattr(module, "_ABSENCE_S", 0.05)
+    waits, runs = make_order(tmp_path, "waits"), make_order(tmp_path, "runs")
+    streams = Scripted(waits=[[]], runs=[[Began(), *[Beat(None, None)] * 3]])
+    answers = iter([True, False, True])
+    looks: list[Demand] = []
+
+    def fits(demand: Demand) -> bool:
+        looks.append(demand)
+        return next(answers, False)
+
+    ended = []
+    events = Round(streams, [waits, runs], 2, fits=fits, is_here=False, was_alone=False).run()
+    for event in events:
+        if isinstance(event, Pulse) and ended and "runs" in streams.open and not streams.open["runs"]:
+            streams.open["runs"].append(DONE[1])
+        if isinstance(event, Ended):
+            ended.append(event)
+    assert [(event.task.id, event.ending) for event in ended] == [("waits", Ending.lost), ("runs", Ending.exited)]
+    assert ended[0].evidence == "the cluster has lost every node that could give it 2 cores and 1,024 MiB of memory"
+    assert streams.dropped == ["waits"]
+    # One that runs needs no room any more, and a node that was away for a moment counts as there.
+    assert len(looks) > 4
