@@ -5,7 +5,7 @@ For `explain=true`. It holds no lock, so a batch may run beside it: what it says
 
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -42,15 +42,16 @@ def explain_jobs(jobs: Iterable[Job]) -> ExitCode:
     output = first.config.output
     recent = find_recent_runs(Path(output.runs))
     lines = [_Line(plan, expect(plan.spec, Path(output.exports), recent)) for plan in planned]
-    console = OwnConsole(duplicate(sys.stdout))
+    stream = duplicate(sys.stdout)
     # Who reads us may go away.
-    with suppress(OSError):
+    with suppress(OSError), nullcontext() if stream is sys.stdout else stream:
+        console = OwnConsole(stream)
         if console.is_terminal:
             console.print(_make_table(lines))
             console.print(Text(_summarize(lines)))
         else:
-            console.file.write("".join(f"{line}\n" for line in [*map(str, lines), _summarize(lines)]))
-            console.file.flush()
+            stream.write("".join(f"{line}\n" for line in [*map(str, lines), _summarize(lines)]))
+            stream.flush()
     return ExitCode.OK
 
 
