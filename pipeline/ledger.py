@@ -196,6 +196,7 @@ class Ledger:
             git_commit=self._git_commit,
             exports=list(records),
             tracking=_without_credentials(self._config.tracking),
+            metrics=self._config.output.metrics,
             versions=library_versions(),
         )
 

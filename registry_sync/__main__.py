@@ -1,4 +1,4 @@
-"""The command `python -m registry_sync`: catch up with MLflow, verify what is published."""
+"""The command `python -m registry_sync`: catch up with MLflow and DVC, verify what is published."""
 
 import argparse
 import dataclasses
@@ -13,6 +13,7 @@ from exporter.errors import ConfigError, ExitCode, IntegrityError, ModelpressErr
 from exporter.plain_data import DataError
 from exporter.result import Status
 from registry_sync.bounded import Budget, call_bounded
+from registry_sync.catch_up import commit_runs
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
 
@@ -24,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     parsed = _make_parser().parse_args(arguments)
     try:
         if parsed.command == "sync":
-            named = [_name_run(path) for path in parsed.runs]
-            lines = _sync(named or _find_pending(Path("runs")), parsed.tracking_uri, parsed.budget_s)
+            lines = _sync([_name_run(path) for path in parsed.runs], parsed.tracking_uri, parsed.budget_s)
         else:
             lines = _verify(parsed.exports or sorted(path for path in Path("exports").glob("*") if path.is_dir()))
         for line in lines:
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m registry_sync", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    sync = commands.add_parser("sync", help="log batches that MLflow has not heard of")
+    sync = commands.add_parser(
+        "sync", help="log batches that MLflow has not heard of, commit exports that DVC does not have"
+    )
     sync.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="directories under runs/; without: all")
     sync.add_argument("--tracking-uri", help="instead of the one the batch was run with")
     sync.add_argument("--budget-s", type=float, metavar="SECONDS", help="longest wait for MLflow over one batch")
@@ -61,15 +63,28 @@ def _name_run(path: Path) -> RunDirectory:
     return run
 
 
-def _find_pending(runs: Path) -> list[RunDirectory]:
-    found = [RunDirectory(path) for path in sorted(runs.glob("*")) if (path / "summary.json").is_file()]
-    return [run for run in found if not run.mlflow_marker.exists()]
+def _sync(named: list[RunDirectory], uri: str | None, budget_s: float | None) -> Iterator[str]:
+    """Catch up with MLflow, and with DVC whatever became of that."""
+    found = named or [RunDirectory(path.parent) for path in sorted(Path("runs").glob("*/summary.json"))]
+    pending = named or [run for run in found if not run.mlflow_marker.exists()]
+    behind: list[str] = []
+    num_lines = 0
+    for lines in (_sync_mlflow(pending, uri, budget_s), commit_runs(found)):
+        try:
+            for line in lines:
+                num_lines += 1
+                yield line
+        except SyncError as error:
+            behind.append(str(error))
+    if behind:
+        raise SyncError("\n".join(behind))
+    if not num_lines:
+        yield "nothing to sync"
 
 
-def _sync(runs: list[RunDirectory], uri: str | None, budget_s: float | None) -> Iterator[str]:
+def _sync_mlflow(runs: list[RunDirectory], uri: str | None, budget_s: float | None) -> Iterator[str]:
     """Log each run. A broken one does not keep back the others; a store that does not answer does."""
     behind: list[str] = []
-    num_logged = 0
     for index, run in enumerate(runs):
         try:
             record = run.read_summary()
@@ -79,7 +94,6 @@ def _sync(runs: list[RunDirectory], uri: str | None, budget_s: float | None) -> 
             budget = Budget(budget_s or options.budget_s)
             line = call_bounded(functools.partial(_log, run, record, options, budget), budget, "MLflow")
             yield f"{record.run_id}: {line}"
-            num_logged += 1
         except (OSError, DataError) as error:
             behind.append(str(error))
         except SyncError as error:
@@ -89,8 +103,6 @@ def _sync(runs: list[RunDirectory], uri: str | None, budget_s: float | None) -> 
             break
     if behind:
         raise SyncError("MLflow is behind:\n" + "\n".join(behind))
-    if not num_logged:
-        yield "nothing to sync"
 
 
 def _log(run: RunDirectory, record: BatchRecord, options: TrackingOptions, budget: Budget) -> str:

@@ -1,104 +1,127 @@
-"""Commits exports to DVC: those that a stage of dvc.yaml produces, so that `dvc status` is clean after a batch.
+"""Commits published exports to DVC, so that each is versioned and `dvc status` is clean after a batch.
 
-The batch has written the stages' outputs itself, in parallel, which DVC cannot; `dvc commit` then records them.
+The batch has written the outputs of dvc.yaml's stages itself, in parallel, which DVC cannot; `dvc commit` then records
+them. What no stage produces (a variant, a user's own model) is tracked as by `dvc add`.
 """
 
-import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import SyncError
 from registry_sync.commands import show_command
 from registry_sync.commit_marks import CommitMarks
-from registry_sync.record import BatchRecord, Outcome
+from registry_sync.dvc_repository import DvcRepository, find_repository, is_inside_stage, open_repository
+from registry_sync.git_line import suggest_commit
+from registry_sync.plot_data import gather_metrics
+from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome
+from registry_sync.watched import find_unwatched
 
-__all__ = ["STAGE", "commit_exports", "load"]
-
-# The stage group of dvc.yaml; a model's stage is export@<model>.
-STAGE = "export"
-# Set by DVC for the command of a stage that it runs.
-_INSIDE_DVC = "DVC_STAGE"
+__all__ = ["commit_exports", "load"]
 
 
 def load() -> None:
     """Import DVC, which takes half a second."""
-    if _find_repository() is not None and _INSIDE_DVC not in os.environ:
+    if find_repository() is not None and not is_inside_stage():
         import dvc.repo  # noqa: F401
 
 
 def commit_exports(record: BatchRecord) -> Iterator[str]:
-    """Commit the stages of published exports that DVC does not have yet; yields lines for the user.
+    """Commit the published exports of a batch that DVC does not have yet; yields lines for the user.
 
-    Those of earlier batches too: one that was stopped, or found DVC locked, left its exports to the next. Outside of
-    a DVC repository, and for an export without a stage, there is nothing to commit, and a line says so.
+    Those of earlier batches too: one that was stopped, or found DVC locked, left its exports to the next. The last line
+    is the command that commits to git what belongs there.
 
     Raises:
-        SyncError: DVC has the stage and could not commit it; the message has the command to repeat.
+        SyncError: DVC could not commit some; the others are committed.
     """
-    published = [export for export in record.exports if export.outcome in (Outcome.passed, Outcome.up_to_date)]
-    new = {export.id for export in published if export.outcome is Outcome.passed}
-    if _INSIDE_DVC in os.environ or not published:
+    published = [export for export in record.exports if export.outcome in GOOD and Path(export.directory).is_dir()]
+    if is_inside_stage():
         # `dvc repro` runs us, and commits what we leave.
+        gather_metrics(record.metrics)
         return
-    repository = _find_repository()
-    if repository is None:
-        if new:
+    if not published:
+        return
+    root = find_repository()
+    if root is None:
+        if any(export.outcome is Outcome.passed for export in published):
             yield "DVC: not a DVC repository; exports are not versioned (git init, dvc init, or tracking.dvc=false)"
         return
-    marks = CommitMarks(repository)
+    marks = CommitMarks(root)
     due = [export for export in published if not marks.is_current(export)]
-    if not due:
-        return
-    stages, without = _find_stages([export.id for export in due])
-    told = [name for name in without if name in new]
-    if told:
-        names = ", ".join(told[:5]) + (" ..." if len(told) > 5 else "")
-        yield f"DVC: no stage in dvc.yaml for {names}; not versioned"
-    if stages:
-        _commit(stages)
-        yield f"DVC:    {show_command('dvc')} metrics show   ({len(stages)} of {len(due)} exports committed)"
-    marks.update(due)
+    commit = _Commit()
+    if due:
+        gather_metrics(record.metrics)
+        commit.run(due)
+        marks.update(commit.settled)
+        if commit.num_committed:
+            done = f"{commit.num_committed} of {len(due)} exports committed"
+            yield f"DVC:    {show_command('dvc')} metrics show   ({done})"
+        yield from commit.notes
+    if line := suggest_commit(root, record.release, published, record.metrics):
+        yield line
+    if commit.problems:
+        raise SyncError("\n".join(commit.problems))
 
 
-def _find_repository() -> Path | None:
-    here = Path.cwd()
-    return next((path for path in (here, *here.parents) if (path / ".dvc").is_dir()), None)
+class _Commit:
+    """One go at DVC, under one hold of its lock."""
+
+    def __init__(self) -> None:
+        # What need not be tried again: DVC has it, or cannot ever.
+        self.settled: list[ExportRecord] = []
+        self.num_committed = 0
+        # Lines for the user: on what is as it is, and on what went wrong.
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+
+    def run(self, due: Sequence[ExportRecord]) -> None:
+        """Commit the stages of the exports that have one, and add the others.
+
+        Raises:
+            SyncError: Nothing could be done: DVC is locked, or cannot read its files.
+        """
+        with open_repository() as repository, repository.hold():
+            outputs = repository.find_outputs()
+            for export in due:
+                try:
+                    self._commit(repository, outputs, export)
+                except SyncError as error:
+                    self.problems.append(f"{export.directory}: {error}")
+            if repository.links:
+                self.notes.append(
+                    f"DVC: cache.type is {repository.links}: dvc checkout would put links into exports/, through which "
+                    f"onnx loads no model; {show_command('dvc')} config --local cache.type reflink,copy"
+                )
+
+    def _commit(self, repository: DvcRepository, outputs: dict[Path, list[Any]], export: ExportRecord) -> None:
+        path = Path(export.directory).resolve()
+        # Of the export, or of a folder that it is in: some track exports/ as a whole.
+        place = next((place for place in (path, *path.parents) if place in outputs), None)
+        owners = outputs[place] if place is not None else []
+        if len(owners) > 1:
+            raise SyncError(_explain_owners(owners))
+        if owners and (place != path or not owners[0].stage.is_data_source):
+            repository.commit(owners[0].stage.addressing)
+            if export.outcome is Outcome.passed:
+                self.notes.extend(find_unwatched(export, owners[0].stage))
+        elif not path.is_relative_to(repository.root):
+            self.notes.append(f"DVC: {export.directory} is outside of {repository.root}; not versioned")
+            self.settled.append(export)
+            return
+        elif repository.is_ignored(path.with_name(f"{path.name}.dvc")):
+            folder = path.parent.relative_to(repository.root)
+            raise SyncError(
+                f"not versioned, because git ignores {path.name}.dvc beside it; in .gitignore, write /{folder}/* and "
+                f"!/{folder}/*.dvc in the place of /{folder}/"
+            )
+        else:
+            repository.add(path)
+        self.settled.append(export)
+        self.num_committed += 1
 
 
-def _find_stages(ids: list[str]) -> tuple[list[str], list[str]]:
-    repository = _open()
-    try:
-        known = {stage.addressing for stage in repository.index.stages}
-    except Exception as error:
-        raise SyncError(f"dvc.yaml: {error}") from error
-    finally:
-        repository.close()
-    stages = {name: f"{STAGE}@{name}" for name in ids}
-    return (
-        [stage for stage in stages.values() if stage in known],
-        [name for name, stage in stages.items() if stage not in known],
-    )
-
-
-def _open() -> Any:
-    from dvc.repo import Repo
-
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    try:
-        return Repo(str(_find_repository()))
-    except Exception as error:
-        raise SyncError(str(error)) from error
-
-
-def _commit(stages: list[str]) -> None:
-    repository = _open()
-    try:
-        for stage in stages:
-            # force: the outputs are newer than dvc.lock, which is the point.
-            repository.commit(stage, force=True)
-    except Exception as error:
-        raise SyncError(f"{error}\n  catch up with: {show_command('dvc')} commit -f {' '.join(stages)}") from error
-    finally:
-        repository.close()
+def _explain_owners(owners: Sequence[Any]) -> str:
+    names = " and ".join(output.stage.addressing for output in owners)
+    extra = next((output.stage.relpath for output in owners if output.stage.is_data_source), None)
+    return f"belongs to {names}; keep one" + (f": git rm --cached {extra}; rm {extra}" if extra else "")

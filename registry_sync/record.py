@@ -80,6 +80,8 @@ class BatchRecord:
     git_commit: str
     exports: list[ExportRecord]
     tracking: TrackingOptions
+    # The folder with a file of numbers for each export, for `dvc metrics`.
+    metrics: str = "metrics"
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

@@ -45,7 +45,7 @@ class Tracker:
         if self._options.mlflow and record.has_news:
             self._finish_mlflow(run, record, report)
         if self._options.dvc:
-            self._finish_dvc(record, report)
+            self._finish_dvc(run, record, report)
         return report
 
     def _prepare(self) -> None:
@@ -80,11 +80,13 @@ class Tracker:
             report.lines.append(f"MLflow is behind: {error}")
             report.lines.append(f"  catch up with: python -m registry_sync sync {run.path}")
 
-    def _finish_dvc(self, record: BatchRecord, report: SyncReport) -> None:
+    def _finish_dvc(self, run: RunDirectory, record: BatchRecord, report: SyncReport) -> None:
         from registry_sync import dvc_commit
 
         try:
-            report.lines.extend(dvc_commit.commit_exports(record))
+            for line in dvc_commit.commit_exports(record):
+                report.lines.append(line)
         except (SyncError, OSError) as error:
             report.is_behind = True
             report.lines.append(f"DVC is behind: {error}")
+            report.lines.append(f"  catch up with: python -m registry_sync sync {run.path}")

@@ -1,6 +1,7 @@
 """Commits in a real DVC repository."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,54 +9,161 @@ from pathlib import Path
 import pytest
 import yaml
 from batch_data import make_run
-from project import make_environment
+from dvc_folder import dvc, git, make_repository
 
+from exporter.directory import write_json
 from exporter.errors import SyncError
 from registry_sync.dvc_commit import commit_exports
 from registry_sync.record import BatchRecord, Outcome
+from registry_sync.tracker import Tracker
+
+# pygtrie's, of which DVC makes its graph.
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
 STAGES = {
     "stages": {
         "export": {
             "matrix": {"model": ["good"]},
             "cmd": "false",
+            "deps": ["conf"],
             "outs": [{"exports/${item.model}": {"persist": True}}],
         }
     }
 }
+HOLD_LOCK = """
+import sys
+from dvc.repo import Repo
+with Repo(".").lock:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchRecord:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    return make_run(tmp_path).read_summary()
+    Path("conf").mkdir()
+    Path("conf/config.yaml").write_text("a: 1")
+    record = make_run(tmp_path).read_summary()
+    Path("metrics").mkdir()
+    write_json(Path("metrics/good.json"), {"size_bytes": 4})
+    return record
 
 
-def make_repository() -> None:
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, check=True, env=make_environment({}))
+def write_stages(stages: object = STAGES) -> None:
+    Path("dvc.yaml").write_text(yaml.safe_dump(stages))
+
+
+def up_to_date(record: BatchRecord) -> BatchRecord:
+    exports = [dataclasses.replace(export, outcome=Outcome.up_to_date) for export in record.exports[:1]]
+    return dataclasses.replace(record, exports=exports)
 
 
 def test_outside_of_a_repository_one_line_says_so(record: BatchRecord) -> None:
     (line,) = commit_exports(record)
     assert line.startswith("DVC: not a DVC repository; exports are not versioned")
+    assert not Path("metrics.json").exists()
 
 
 def test_a_stage_of_an_export_that_passed_is_committed(record: BatchRecord) -> None:
     make_repository()
-    Path("dvc.yaml").write_text(yaml.safe_dump(STAGES))
-    (line,) = commit_exports(record)
-    assert "1 of 1 exports committed" in line
+    write_stages()
+    told, _ = commit_exports(record)
+    assert "1 of 1 exports committed" in told
     assert "exports/good" in Path("dvc.lock").read_text()
-    done = subprocess.run([sys.executable, "-m", "dvc", "status"], capture_output=True, text=True, check=True)
-    assert "up to date" in done.stdout
+    assert "up to date" in dvc("status")
+    assert not Path("exports/good.dvc").exists()
 
 
-def test_an_export_without_a_stage_is_named(record: BatchRecord) -> None:
+def test_a_stage_of_any_name_is_found_by_its_output(record: BatchRecord) -> None:
     make_repository()
-    (line,) = commit_exports(record)
-    assert line == "DVC: no stage in dvc.yaml for good; not versioned"
+    write_stages({"stages": {"mine": {"cmd": "false", "outs": ["exports/good"]}}})
+    list(commit_exports(record))
+    assert "mine" in Path("dvc.lock").read_text()
+    assert "up to date" in dvc("status")
+
+
+def test_an_export_without_a_stage_is_added(record: BatchRecord) -> None:
+    make_repository()
+    told, line = commit_exports(record)
+    assert "1 of 1 exports committed" in told
+    assert yaml.safe_load(Path("exports/good.dvc").read_text())["outs"][0]["path"] == "good"
+    assert "exports/good.dvc" in line
+    assert "up to date" in dvc("status")
+
+
+def test_an_added_export_is_added_again_when_it_has_changed(record: BatchRecord) -> None:
+    make_repository()
+    list(commit_exports(record))
+    before = Path("exports/good.dvc").read_text()
+    Path("exports/good/model.onnx").write_bytes(b"other")
+    write_json(Path("exports/good/result.json"), {"other": 1})
+    list(commit_exports(record))
+    assert Path("exports/good.dvc").read_text() != before
+    assert "up to date" in dvc("status")
+
+
+def test_where_exports_are_tracked_as_one_folder_that_is_committed(record: BatchRecord) -> None:
+    make_repository()
+    dvc("add", "-q", "exports")
+    Path("exports/good/more").write_text("")
+    list(commit_exports(record))
+    assert not Path("exports/good.dvc").exists()
+    assert "up to date" in dvc("status")
+
+
+def test_an_export_with_a_stage_and_a_file_of_its_own_is_told_with_the_way_out(record: BatchRecord) -> None:
+    make_repository()
+    list(commit_exports(record))
+    write_stages()
+    with pytest.raises(SyncError, match=r"exports/good: belongs to .*; keep one: git rm .* exports/good\.dvc"):
+        list(commit_exports(record))
+
+
+def test_the_line_for_git_can_be_pasted_and_is_told_until_it_was(record: BatchRecord) -> None:
+    make_repository()
+    for number in range(5):
+        write_json(Path(f"metrics/it's {number}.json"), {"size_bytes": number})
+    *_, line = commit_exports(record)
+    assert "'metrics/*.json'" in line
+    assert list(commit_exports(record)) == [line]
+    subprocess.run(["sh", "-c", line.removeprefix("git:    ")], check=True, env=os.environ)
+    assert list(commit_exports(record)) == []
+    assert git("status", "--porcelain", "--", "metrics", "metrics.json", "exports") == ""
+    assert git("log", "-1", "--format=%s").strip() == "Export good"
+
+
+def test_names_that_a_shell_would_read_are_quoted(record: BatchRecord) -> None:
+    make_repository()
+    Path("exports").rename("it's $HOME")
+    exports = [dataclasses.replace(record.exports[0], directory="it's $HOME/good")]
+    *_, line = commit_exports(dataclasses.replace(record, exports=exports))
+    subprocess.run(["sh", "-c", line.removeprefix("git:    ")], check=True, env=os.environ)
+    assert "it's $HOME/good.dvc" in git("ls-files")
+
+
+def test_exports_that_git_ignores_whole_are_told_with_the_lines_to_write(record: BatchRecord) -> None:
+    make_repository()
+    Path(".gitignore").write_text("/exports/\n")
+    with pytest.raises(SyncError, match=r"write /exports/\* and !/exports/\*\.dvc in the place of /exports/"):
+        list(commit_exports(record))
+    Path(".gitignore").write_text("/exports/*\n!/exports/*.dvc\n")
+    told, line = commit_exports(record)
+    assert "1 of 1" in told
+    assert "exports/good.dvc" in line
+
+
+def test_exports_outside_of_the_repository_are_told_once(
+    record: BatchRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("inner").mkdir()
+    monkeypatch.chdir("inner")
+    make_repository()
+    outside = dataclasses.replace(record, exports=[dataclasses.replace(record.exports[0], directory="../exports/good")])
+    (line,) = commit_exports(outside)
+    assert "../exports/good is outside of" in line
+    assert list(commit_exports(outside)) == []
 
 
 def test_a_broken_dvc_yaml_is_told_and_named(record: BatchRecord) -> None:
@@ -65,35 +173,120 @@ def test_a_broken_dvc_yaml_is_told_and_named(record: BatchRecord) -> None:
         list(commit_exports(record))
 
 
-def test_a_missing_output_gives_the_command_that_catches_up(record: BatchRecord) -> None:
+def test_one_that_cannot_be_committed_does_not_keep_back_the_others(record: BatchRecord) -> None:
     make_repository()
-    Path("dvc.yaml").write_text(yaml.safe_dump(STAGES).replace("exports/", "elsewhere/"))
-    with pytest.raises(SyncError, match="commit -f export@good"):
+    write_stages({"stages": {"mine": {"cmd": "false", "deps": ["missing"], "outs": ["exports/good"]}}})
+    (Path("exports/other")).mkdir()
+    exports = [*record.exports[:1], dataclasses.replace(record.exports[0], id="other", directory="exports/other")]
+    lines = []
+    with pytest.raises(SyncError, match=r"exports/good: .*missing"):
+        lines.extend(commit_exports(dataclasses.replace(record, exports=exports)))
+    assert Path("exports/other.dvc").exists()
+
+
+def test_a_held_lock_is_told_and_the_next_batch_catches_up(record: BatchRecord) -> None:
+    make_repository()
+    write_stages()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(SyncError, match=r"^DVC's lock is held by another process; is a dvc command at work\?$"):
+            list(commit_exports(record))
+        holder.communicate("")
+    assert not Path("dvc.lock").exists()
+    assert "1 of 1 exports committed" in next(commit_exports(up_to_date(record)))
+
+
+def test_a_repository_whose_git_is_gone_is_told(record: BatchRecord) -> None:
+    make_repository()
+    Path(".git").rename("elsewhere")
+    with pytest.raises(SyncError, match=r"is not a git repository, where DVC expects one: git init"):
         list(commit_exports(record))
+
+
+def test_without_git_dvc_commits_and_nothing_is_said_of_git(record: BatchRecord) -> None:
+    dvc("init", "-q", "--no-scm")
+    (line,) = commit_exports(record)
+    assert "1 of 1 exports committed" in line
+
+
+@pytest.mark.parametrize("kinds", ["hardlink", "symlink", "reflink,hardlink,copy"])
+def test_where_the_cache_makes_links_exports_stay_files_of_their_own(record: BatchRecord, kinds: str) -> None:
+    make_repository()
+    write_stages()
+    dvc("config", "--local", "cache.type", kinds)
+    _, told, _ = commit_exports(record)
+    assert told.startswith(f"DVC: cache.type is {kinds}: dvc checkout would put links into exports/")
+    model = Path("exports/good/model.onnx")
+    assert model.stat().st_nlink == 1
+    assert not model.is_symlink()
+    assert os.access(model, os.W_OK)
+    assert "up to date" in dvc("status")
 
 
 def test_inside_of_dvc_repro_nothing_is_committed(record: BatchRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     make_repository()
     monkeypatch.setenv("DVC_STAGE", "export@good")
     assert list(commit_exports(record)) == []
+    # DVC knows nothing of this one.
+    assert Path("metrics.json").exists()
 
 
 def test_what_an_earlier_batch_could_not_commit_is_committed_by_the_next(record: BatchRecord) -> None:
     make_repository()
-    Path("dvc.yaml").write_text(yaml.safe_dump(STAGES))
-    later = dataclasses.replace(
-        record, exports=[dataclasses.replace(export, outcome=Outcome.up_to_date) for export in record.exports[:1]]
-    )
-    (line,) = commit_exports(later)
-    assert "1 of 1 exports committed" in line
-    assert list(commit_exports(later)) == []
+    write_stages()
+    later = up_to_date(record)
+    assert "1 of 1 exports committed" in next(commit_exports(later))
+    assert next(commit_exports(later)).startswith("git:")
 
 
-def test_a_change_of_what_the_stage_depends_on_is_committed(record: BatchRecord) -> None:
+@pytest.mark.parametrize("change", ["config", "lock", "export"])
+def test_what_dvc_would_call_changed_is_committed(record: BatchRecord, change: str) -> None:
     make_repository()
-    Path("dvc.yaml").write_text(yaml.safe_dump(STAGES))
+    write_stages()
     list(commit_exports(record))
-    Path("conf").mkdir()
-    Path("conf/config.yaml").write_text("defaults: []")
-    assert len(list(commit_exports(record))) == 1
-    assert list(commit_exports(record)) == []
+    if change == "config":
+        Path("conf/new.yaml").write_text("defaults: []")
+    elif change == "lock":
+        # As `git checkout` does.
+        Path("dvc.lock").unlink()
+    else:
+        write_json(Path("exports/good/result.json"), {"other": 1})
+    assert "1 of 1 exports committed" in next(commit_exports(record))
+    assert "up to date" in dvc("status")
+    assert next(commit_exports(record)).startswith("git:")
+
+
+def test_files_that_the_stage_does_not_watch_are_named(record: BatchRecord) -> None:
+    make_repository()
+    write_stages()
+    Path("my_models.py").write_text("")
+    Path("my.safetensors").write_text("")
+    parts = {"code.my_models.py": "1", "code.conf/config.yaml": "1", "spec.model.weights": '"my.safetensors"'}
+    write_json(Path("exports/good/fingerprint.json"), parts | {"code.modelpress": "1", "version.torch": "2"})
+    lines = list(commit_exports(record))
+    assert (
+        "DVC: dvc repro does not see changes of my.safetensors, my_models.py; "
+        "add to the deps of export@good in dvc.yaml" in lines
+    )
+
+
+def test_the_numbers_of_all_exports_are_gathered_for_plots(record: BatchRecord) -> None:
+    make_repository()
+    write_json(Path("metrics/a.json"), {"size_bytes": 1})
+    Path("metrics/broken.json").write_text("{")
+    list(commit_exports(record))
+    rows = yaml.safe_load(Path("metrics.json").read_text())
+    assert rows == [{"export": "a", "size_bytes": 1}, {"export": "good", "size_bytes": 4}]
+
+
+def test_a_batch_is_behind_and_says_how_to_catch_up(record: BatchRecord) -> None:
+    make_repository()
+    Path("dvc.yaml").write_text("stages: [")
+    from registry_sync.record import RunDirectory
+
+    options = dataclasses.replace(record.tracking, mlflow=False)
+    report = Tracker(options).finish(RunDirectory(Path("runs/20260101-000000-abcd")), record)
+    assert report.is_behind
+    assert report.lines[-1] == "  catch up with: python -m registry_sync sync runs/20260101-000000-abcd"

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_COPIED = ("conf", "exporter", "pipeline", "registry_sync", "hydra_plugins", ".dvc/config", ".dvc/.gitignore")
+_COPIED = (
+    "conf",
+    "exporter",
+    "pipeline",
+    "registry_sync",
+    "hydra_plugins",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvc/plots",
+)
 _COPIED_FILES = ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml")
 
 

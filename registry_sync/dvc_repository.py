@@ -1,0 +1,137 @@
+"""The DVC repository around the working directory: the only place that knows DVC's own interface.
+
+DVC is imported when the repository is opened. What it raises becomes a `SyncError` with a line for the user.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import ModelpressError, SyncError
+from registry_sync.commands import show_command
+
+__all__ = ["DvcRepository", "find_repository", "is_inside_stage", "open_repository"]
+
+# Set by DVC for the command of a stage that it runs.
+_INSIDE_DVC = "DVC_STAGE"
+# The kinds of cache.type that give each place a file of its own.
+_WHOLE_FILES = ("reflink", "copy")
+
+
+def find_repository() -> Path | None:
+    """The root of the DVC repository that the working directory is in; does not load DVC."""
+    here = Path.cwd()
+    return next((path for path in (here, *here.parents) if (path / ".dvc").is_dir()), None)
+
+
+def is_inside_stage() -> bool:
+    """Whether `dvc repro` runs us, and commits what we leave."""
+    return _INSIDE_DVC in os.environ
+
+
+class DvcRepository:
+    """An open repository, which never puts links into the working directory, whatever its cache.type says.
+
+    onnx refuses a model whose data file is a symbolic link, or has a second hard link.
+
+    Args:
+        repo: DVC's `Repo`.
+        links: The cache.type of its config, if that allows links.
+    """
+
+    def __init__(self, repo: Any, links: str) -> None:
+        self._repo = repo
+        self.root = Path(repo.root_dir)
+        self.links = links
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold DVC's lock over several commands.
+
+        Raises:
+            SyncError: Another process holds it, for longer than DVC waits (3 seconds).
+        """
+        from dvc.repo import lock_repo
+
+        with _told(), lock_repo(self._repo):
+            yield
+
+    def find_outputs(self) -> dict[Path, list[Any]]:
+        """DVC's outputs (`dvc.output.Output`) by their place; two at one place are a mistake of the user's."""
+        found: dict[Path, list[Any]] = {}
+        with _told():
+            for output in self._repo.index.outs:
+                found.setdefault(Path(output.fs_path), []).append(output)
+        return found
+
+    def commit(self, stage: str) -> None:
+        """`dvc commit` of what is in the stage's outputs now."""
+        with _told():
+            # force: the outputs are newer than dvc.lock, which is the point.
+            self._repo.commit(stage, force=True, relink=False)
+
+    def add(self, path: Path) -> None:
+        """`dvc add`."""
+        with _told():
+            self._repo.add([str(path)], relink=False)
+
+    def is_ignored(self, path: Path) -> bool:
+        """Whether git ignores a file; DVC refuses to write its own files there."""
+        from scmrepo.git import Git
+
+        with _told():
+            return isinstance(self._repo.scm, Git) and self._repo.scm.is_ignored(str(path))
+
+
+@contextmanager
+def open_repository() -> Iterator[DvcRepository]:
+    """Open the repository that the working directory is in.
+
+    Raises:
+        SyncError: There is none, or DVC cannot open it.
+    """
+    root = find_repository()
+    if root is None:
+        raise SyncError(f"not a DVC repository: {Path.cwd()}; git init and dvc init, or go to where .dvc/ is")
+    with _told():
+        from dvc.repo import Repo
+
+        logging.getLogger("dvc").setLevel(logging.ERROR)
+        repo = Repo(str(root))
+        types = repo.config["cache"].get("type") or []
+        links = ",".join(types) if set(types) - set(_WHOLE_FILES) else ""
+        if links:
+            repo.close()
+            repo = Repo(str(root), config={"cache": {"type": list(_WHOLE_FILES)}})
+    try:
+        yield DvcRepository(repo, links)
+    finally:
+        repo.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except ModelpressError:
+        raise
+    except Exception as error:
+        raise SyncError(_explain(error)) from error
+
+
+def _explain(error: Exception) -> str:
+    from dvc.config import NoRemoteError
+    from dvc.lock import LockError
+    from dvc.scm import SCMError
+
+    dvc = show_command("dvc")
+    if isinstance(error, LockError):
+        return "DVC's lock is held by another process; is a dvc command at work?"
+    if isinstance(error, NoRemoteError):
+        return f"there is no DVC remote: {dvc} remote add -d NAME URL"
+    if isinstance(error, SCMError) and "not a git repository" in str(error):
+        return f"{error}, where DVC expects one: git init, or {dvc} config core.no_scm true"
+    return str(error).removeprefix("config file error: ") or type(error).__name__
