@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, IntegrityError, ModelpressError, SyncError
@@ -14,10 +15,14 @@ from exporter.plain_data import DataError
 from exporter.result import Status
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.catch_up import commit_runs
+from registry_sync.dvc_transfer import pull, push
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
 
 __all__ = ["main"]
+
+
+_TRANSFERS = {"push": push, "pull": pull}
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -26,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     try:
         if parsed.command == "sync":
             lines = _sync([_name_run(path) for path in parsed.runs], parsed.tracking_uri, parsed.budget_s)
+        elif parsed.command in _TRANSFERS:
+            lines = _TRANSFERS[parsed.command](parsed.exports, parsed.remote, parsed.jobs)
         else:
             lines = _verify(parsed.exports or sorted(path for path in Path("exports").glob("*") if path.is_dir()))
         for line in lines:
@@ -49,7 +56,19 @@ def _make_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "exports", nargs="*", type=Path, metavar="EXPORT", help="directories under exports/; without: all"
     )
+    _add_transfers(commands)
     return parser
+
+
+def _add_transfers(commands: Any) -> None:
+    for name, text in (
+        ("push", "dvc push, once every export in DVC's cache is found to be as recorded"),
+        ("pull", "dvc pull of the exports that come as recorded"),
+    ):
+        transfer = commands.add_parser(name, help=text)
+        transfer.add_argument("exports", nargs="*", type=Path, metavar="EXPORT", help="what DVC tracks; without: all")
+        transfer.add_argument("-r", "--remote", metavar="NAME", help="instead of DVC's default remote")
+        transfer.add_argument("-j", "--jobs", type=int, metavar="N", help="files at a time")
 
 
 def _name_run(path: Path) -> RunDirectory:

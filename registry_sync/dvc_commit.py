@@ -112,8 +112,8 @@ class _Commit:
         elif repository.is_ignored(path.with_name(f"{path.name}.dvc")):
             folder = path.parent.relative_to(repository.root)
             raise SyncError(
-                f"not versioned, because git ignores {path.name}.dvc beside it; in .gitignore, write /{folder}/* and "
-                f"!/{folder}/*.dvc in the place of /{folder}/"
+                f"not versioned, because git ignores {path.name}.dvc beside it; let .gitignore ignore the folders "
+                f"there alone, by /{folder}/?*/"
             )
         else:
             repository.add(path)

@@ -5,12 +5,14 @@ DVC is imported when the repository is opened. What it raises becomes a `SyncErr
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from exporter.directory import read_json
 from exporter.errors import ModelpressError, SyncError
+from exporter.plain_data import DataError
 from registry_sync.commands import show_command
 
 __all__ = ["DvcRepository", "find_repository", "is_inside_stage", "open_repository"]
@@ -78,12 +80,63 @@ class DvcRepository:
         with _told():
             self._repo.add([str(path)], relink=False)
 
+    def require_remote(self, name: str | None) -> None:
+        """Complain if there is no such remote, or no default one; `dvc fetch` would not."""
+        with _told():
+            self._repo.cloud.get_remote(name)
+
+    def push(self, paths: Sequence[Path], remote: str | None, jobs: int | None) -> int:
+        """`dvc push`; returns how many files went there. Without paths: all."""
+        with _told():
+            return int(self._repo.push(list(map(str, paths)) or None, remote=remote, jobs=jobs))
+
+    def fetch(self, paths: Sequence[Path], remote: str | None, jobs: int | None) -> int:
+        """`dvc fetch`: into the cache alone; returns how many files came. Without paths: all."""
+        with _told():
+            return int(self._repo.fetch(list(map(str, paths)) or None, remote=remote, jobs=jobs))
+
+    def check_out(self, path: Path) -> None:
+        """`dvc checkout` of one output, from the cache; changes that DVC does not have are left, and an error."""
+        with _told():
+            self._repo.checkout([str(path)])
+
+    def is_cached(self, output: Any) -> bool:
+        """Whether the cache has an output: a file, or the list of a folder's files."""
+        with _told():
+            return Path(output.cache.oid_to_path(output.hash_info.value)).is_file()
+
+    def find_objects(self, output: Any) -> dict[str, Path]:
+        """The cache's files of an output that is a folder, by their names in it; whether they are there or not.
+
+        Empty for a single file, and where the cache does not have the folder's list. The list itself is in it as "".
+        """
+        with _told():
+            hashed = output.hash_info
+            if not hashed or not hashed.isdir or not output.use_cache:
+                return {}
+            place = Path(output.cache.oid_to_path(hashed.value))
+            if not place.is_file():
+                return {}
+            try:
+                entries = {entry["relpath"]: entry[hashed.name] for entry in read_json(place)}
+            except (DataError, LookupError, TypeError):
+                # Damaged; its own name says so.
+                entries = {}
+            return {"": place} | {name: Path(output.cache.oid_to_path(oid)) for name, oid in entries.items()}
+
     def is_ignored(self, path: Path) -> bool:
-        """Whether git ignores a file; DVC refuses to write its own files there."""
+        """Whether git ignores a file or, as DVC sees it, a folder above it; there DVC does not look for its files.
+
+        To DVC's reader of .gitignore, `/exports/*` and `/exports/*/` stand for `exports/` itself too.
+        """
         from scmrepo.git import Git
 
         with _told():
-            return isinstance(self._repo.scm, Git) and self._repo.scm.is_ignored(str(path))
+            scm = self._repo.scm
+            folders = [
+                f"{folder}/" for folder in path.parents if folder != self.root and folder.is_relative_to(self.root)
+            ]
+            return isinstance(scm, Git) and any(scm.is_ignored(each) for each in (str(path), *folders))
 
 
 @contextmanager
@@ -99,7 +152,7 @@ def open_repository() -> Iterator[DvcRepository]:
     with _told():
         from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.ERROR)
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)
         repo = Repo(str(root))
         types = repo.config["cache"].get("type") or []
         links = ",".join(types) if set(types) - set(_WHOLE_FILES) else ""

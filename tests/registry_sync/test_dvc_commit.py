@@ -90,7 +90,7 @@ def test_an_export_without_a_stage_is_added(record: BatchRecord) -> None:
     assert "1 of 1 exports committed" in told
     assert yaml.safe_load(Path("exports/good.dvc").read_text())["outs"][0]["path"] == "good"
     assert "exports/good.dvc" in line
-    assert "up to date" in dvc("status")
+    assert dvc("ls", ".", "exports", "--dvc-only").split() == ["good"]
 
 
 def test_an_added_export_is_added_again_when_it_has_changed(record: BatchRecord) -> None:
@@ -143,15 +143,21 @@ def test_names_that_a_shell_would_read_are_quoted(record: BatchRecord) -> None:
     assert "it's $HOME/good.dvc" in git("ls-files")
 
 
-def test_exports_that_git_ignores_whole_are_told_with_the_lines_to_write(record: BatchRecord) -> None:
+@pytest.mark.parametrize("pattern", ["/exports/", "exports", "/exports/*/", "/exports/*\n!/exports/*.dvc"])
+def test_where_git_ignores_what_dvc_writes_that_is_told_with_the_line_to_write(
+    record: BatchRecord, pattern: str
+) -> None:
     make_repository()
-    Path(".gitignore").write_text("/exports/\n")
-    with pytest.raises(SyncError, match=r"write /exports/\* and !/exports/\*\.dvc in the place of /exports/"):
+    Path(".gitignore").write_text(pattern)
+    with pytest.raises(
+        SyncError, match=r"exports/good: not versioned, because git ignores good\.dvc .* by /exports/\?\*/$"
+    ):
         list(commit_exports(record))
-    Path(".gitignore").write_text("/exports/*\n!/exports/*.dvc\n")
+    Path(".gitignore").write_text("/exports/?*/\n")
     told, line = commit_exports(record)
     assert "1 of 1" in told
     assert "exports/good.dvc" in line
+    assert dvc("ls", ".", "exports", "--dvc-only").split() == ["good"]
 
 
 def test_exports_outside_of_the_repository_are_told_once(
