@@ -18,10 +18,10 @@ _TEMPLATE = re.compile(r"\$\{[^}]*\}")
 
 
 class CommitMarks:
-    """A hash for each export, of its result and of what its stage depends on, as they were when it was committed.
+    """Hashes for each export, of its result and of what its stage depends on, as they were when it was committed.
 
-    All are void once another has changed dvc.lock: `dvc repro`, or git. Losing the file costs one commit too many,
-    never one too few.
+    Those of stages are void once another has changed dvc.lock: `dvc repro`, or git. Losing the file costs one commit
+    too many, never one too few.
 
     Args:
         repository: The DVC repository's root.
@@ -34,24 +34,24 @@ class CommitMarks:
             known = read_json(self._file)
         except (OSError, DataError):
             known = None
-        self._marks: dict[str, str] = {}
-        if isinstance(known, dict) and known.get("lock") == self._hash_lock() and isinstance(known.get("marks"), dict):
-            self._marks = known["marks"]
+        self._marks: dict[str, list[str]] = {}
+        if isinstance(known, dict) and isinstance(known.get("marks"), dict):
+            is_ours = known.get("lock") == self._hash_lock()
+            self._marks = {name: mark for name, mark in known["marks"].items() if is_ours or _added(name).is_file()}
+
+    def has(self, export: ExportRecord) -> bool:
+        """Whether DVC has this export, whatever became of its config and code since."""
+        return self._marks.get(export.directory, [""])[0] == _hash_result(export)
 
     def is_current(self, export: ExportRecord) -> bool:
-        """Whether DVC has this export as it is now."""
-        return self._marks.get(export.directory) == self._take(export)
+        """Whether DVC has this export as made from the config and the code that are there now."""
+        return self._marks.get(export.directory) == [_hash_result(export), self._dependencies]
 
     def update(self, exports: Iterable[ExportRecord]) -> None:
         """Remember that DVC has these, or cannot have them."""
-        self._marks.update({export.directory: self._take(export) for export in exports})
+        self._marks.update({export.directory: [_hash_result(export), self._dependencies] for export in exports})
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._file, {"lock": self._hash_lock(), "marks": self._marks})
-
-    def _take(self, export: ExportRecord) -> str:
-        files = {"result": ExportDirectory(Path(export.directory)).result, "added": Path(f"{export.directory}.dvc")}
-        hashes = {name: hash_file(path) for name, path in files.items() if path.is_file()}
-        return hash_parts(hashes | {"dependencies": self._dependencies})
 
     def _hash_lock(self) -> str:
         places = {Path.cwd() / "dvc.lock", self._repository / "dvc.lock"}
@@ -63,6 +63,16 @@ class CommitMarks:
         here = Path.cwd()
         stats = {str(path): path.stat() for pattern in ("dvc.yaml", *_read_patterns()) for path in _find(here, pattern)}
         return hash_parts({name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()})
+
+
+def _added(directory: str) -> Path:
+    """What DVC writes of an export without a stage; there is none for others."""
+    return Path(f"{directory}.dvc")
+
+
+def _hash_result(export: ExportRecord) -> str:
+    files = {"result": ExportDirectory(Path(export.directory)).result, "added": _added(export.directory)}
+    return hash_parts({name: hash_file(path) for name, path in files.items() if path.is_file()})
 
 
 def _read_patterns() -> Iterator[str]:

@@ -5,6 +5,7 @@ them. What no stage produces (a variant, a user's own model) is tracked as by `d
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from registry_sync.dvc_repository import DvcRepository, find_repository, is_insi
 from registry_sync.git_line import suggest_commit
 from registry_sync.plot_data import gather_metrics
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome
-from registry_sync.watched import find_unwatched
+from registry_sync.watched import find_changed_since, find_unwatched
 
-__all__ = ["commit_exports", "load"]
+__all__ = ["commit_due", "commit_exports", "find_published", "load"]
 
 
 def load() -> None:
@@ -35,12 +36,10 @@ def commit_exports(record: BatchRecord) -> Iterator[str]:
     Raises:
         SyncError: DVC could not commit some; the others are committed.
     """
-    published = [export for export in record.exports if export.outcome in GOOD and Path(export.directory).is_dir()]
+    published = find_published(record)
     if is_inside_stage():
         # `dvc repro` runs us, and commits what we leave.
         gather_metrics(record.metrics)
-        return
-    if not published:
         return
     root = find_repository()
     if root is None:
@@ -48,26 +47,56 @@ def commit_exports(record: BatchRecord) -> Iterator[str]:
             yield "DVC: not a DVC repository; exports are not versioned (git init, dvc init, or tracking.dvc=false)"
         return
     marks = CommitMarks(root)
-    due = [export for export in published if not marks.is_current(export)]
-    commit = _Commit()
-    if due:
-        gather_metrics(record.metrics)
-        commit.run(due)
-        marks.update(commit.settled)
-        if commit.num_committed:
-            done = f"{commit.num_committed} of {len(due)} exports committed"
-            yield f"DVC:    {show_command('dvc')} metrics show   ({done})"
-        yield from commit.notes
-    if line := suggest_commit(root, record.release, published, record.metrics):
+    problems = ""
+    try:
+        yield from commit_due(record, [export for export in published if not marks.is_current(export)], marks)
+    except SyncError as error:
+        problems = str(error)
+    if published and (line := suggest_commit(root, record.release, published, record.metrics)):
         yield line
+    if problems:
+        raise SyncError(problems)
+
+
+def find_published(record: BatchRecord) -> list[ExportRecord]:
+    """The exports of a batch that are there."""
+    return [export for export in record.exports if export.outcome in GOOD and Path(export.directory).is_dir()]
+
+
+def commit_due(record: BatchRecord, due: Sequence[ExportRecord], marks: CommitMarks) -> Iterator[str]:
+    """Commit exports of a batch to DVC; yields lines for the user.
+
+    Args:
+        record: Of the batch.
+        due: What of it to commit.
+        marks: Where to remember what is committed.
+
+    Raises:
+        SyncError: DVC could not commit some; the others are committed.
+    """
+    if not due:
+        return
+    gather_metrics(record.metrics)
+    commit = _Commit(datetime.fromisoformat(record.started_at).timestamp())
+    commit.run(due)
+    marks.update(commit.settled)
+    if commit.num_committed:
+        done = f"{commit.num_committed} of {len(due)} exports committed"
+        yield f"DVC:    {show_command('dvc')} metrics show   ({done})"
+    yield from commit.notes
     if commit.problems:
         raise SyncError("\n".join(commit.problems))
 
 
 class _Commit:
-    """One go at DVC, under one hold of its lock."""
+    """One go at DVC, under one hold of its lock.
 
-    def __init__(self) -> None:
+    Args:
+        started: When the batch looked at what the exports depend on, in seconds since 1970.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = started
         # What need not be tried again: DVC has it, or cannot ever.
         self.settled: list[ExportRecord] = []
         self.num_committed = 0
@@ -102,6 +131,8 @@ class _Commit:
         if len(owners) > 1:
             raise SyncError(_explain_owners(owners))
         if owners and (place != path or not owners[0].stage.is_data_source):
+            if late := find_changed_since(owners[0].stage, self._started):
+                raise SyncError(f"{late} was changed after the batch had begun; run the batch again")
             repository.commit(owners[0].stage.addressing)
             if export.outcome is Outcome.passed:
                 self.notes.extend(find_unwatched(export, owners[0].stage))

@@ -1,6 +1,7 @@
-"""Finds what an export depends on and its stage does not: `dvc repro` would not see it change."""
+"""Looks at what a stage of DVC's depends on: whether that is all, and whether the export was made from it."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,25 @@ from exporter.directory import ExportDirectory
 from exporter.plain_data import DataError
 from registry_sync.record import ExportRecord
 
-__all__ = ["find_unwatched"]
+__all__ = ["find_changed_since", "find_unwatched"]
 
 _MAX_NAMES = 5
 _WEIGHTS = "spec.model.weights"
+
+
+def find_changed_since(stage: Any, since: float) -> str:
+    """The name of a file that the stage depends on and that was written later; empty if there is none.
+
+    DVC hashes these files when it commits. Committed then, an export that was made from what they said before would
+    pass for one that is up to date.
+    """
+    for dependency in stage.deps:
+        path = Path(dependency.fs_path)
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if "__pycache__" not in file.parts and file.is_file() and file.stat().st_mtime > since:
+                return os.path.relpath(file)
+    return ""
 
 
 def find_unwatched(export: ExportRecord, stage: Any) -> Iterator[str]:

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from dvc_folder import dvc, git, make_repository
 
 from exporter.directory import write_json
 from exporter.errors import SyncError
+from registry_sync.__main__ import main
 from registry_sync.dvc_commit import commit_exports
-from registry_sync.record import BatchRecord, Outcome
+from registry_sync.record import BatchRecord, Outcome, RunDirectory
 from registry_sync.tracker import Tracker
 
 # pygtrie's, of which DVC makes its graph.
@@ -30,6 +33,7 @@ STAGES = {
         }
     }
 }
+RUN = RunDirectory(Path("runs/20260101-000000-abcd"))
 HOLD_LOCK = """
 import sys
 from dvc.repo import Repo
@@ -48,6 +52,14 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchRecord:
     record = make_run(tmp_path).read_summary()
     Path("metrics").mkdir()
     write_json(Path("metrics/good.json"), {"size_bytes": 4})
+    return begin_later(record)
+
+
+def begin_later(record: BatchRecord) -> BatchRecord:
+    """As if the batch had begun after all that was written until now, and soon after."""
+    later = datetime.now(UTC) + timedelta(seconds=60)
+    record = dataclasses.replace(record, started_at=later.isoformat())
+    RUN.write_summary(record)
     return record
 
 
@@ -290,9 +302,70 @@ def test_the_numbers_of_all_exports_are_gathered_for_plots(record: BatchRecord) 
 def test_a_batch_is_behind_and_says_how_to_catch_up(record: BatchRecord) -> None:
     make_repository()
     Path("dvc.yaml").write_text("stages: [")
-    from registry_sync.record import RunDirectory
-
     options = dataclasses.replace(record.tracking, mlflow=False)
-    report = Tracker(options).finish(RunDirectory(Path("runs/20260101-000000-abcd")), record)
+    report = Tracker(options).finish(RUN, record)
     assert report.is_behind
     assert report.lines[-1] == "  catch up with: python -m registry_sync sync runs/20260101-000000-abcd"
+
+
+def test_an_export_of_what_was_changed_meanwhile_is_not_committed(record: BatchRecord) -> None:
+    make_repository()
+    write_stages()
+    os.utime("conf/config.yaml", (time.time() + 120, time.time() + 120))
+    with pytest.raises(SyncError, match=r"exports/good: conf/config.yaml was changed after the batch had begun; run"):
+        list(commit_exports(record))
+    assert not Path("dvc.lock").exists()
+    later = datetime.now(UTC) + timedelta(seconds=240)
+    again = dataclasses.replace(up_to_date(record), started_at=later.isoformat())
+    assert "1 of 1 exports committed" in next(commit_exports(again))
+
+
+@pytest.fixture
+def synced(record: BatchRecord) -> BatchRecord:
+    """MLflow has the batch already; DVC does not."""
+    RUN.mlflow_marker.write_text("{}")
+    return record
+
+
+def test_sync_commits_what_a_killed_batch_left(synced: BatchRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    make_repository()
+    write_stages()
+    assert main(["sync"]) == 0
+    told = capsys.readouterr().out
+    assert "1 of 1 exports committed" in told
+    assert told.splitlines()[-1].startswith("git:    git add dvc.lock ")
+    assert "up to date" in dvc("status")
+    assert main(["sync"]) == 0
+    assert capsys.readouterr().out == "nothing to sync\n"
+
+
+def test_sync_leaves_work_on_a_model_alone(synced: BatchRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    make_repository()
+    write_stages()
+    list(commit_exports(synced))
+    before = Path("dvc.lock").read_text()
+    Path("conf/config.yaml").write_text("a: 2")
+    assert main(["sync"]) == 0
+    assert capsys.readouterr().out == "nothing to sync\n"
+    assert Path("dvc.lock").read_text() == before
+    assert "changed deps" in dvc("status")
+
+
+def test_sync_is_behind_where_dvc_is_and_says_why(synced: BatchRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    make_repository()
+    Path("dvc.yaml").write_text("stages: [")
+    assert main(["sync"]) == 6
+    assert "DVC is behind: " in capsys.readouterr().err
+
+
+def test_what_the_last_batch_kept_from_dvc_sync_does_too(
+    synced: BatchRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_repository()
+    later = RunDirectory(Path("runs/20260102-000000-abcd"))
+    later.path.mkdir()
+    later.mlflow_marker.write_text("{}")
+    later.write_summary(dataclasses.replace(synced, tracking=dataclasses.replace(synced.tracking, dvc=False)))
+    assert main(["sync"]) == 0
+    assert capsys.readouterr().out == "nothing to sync\n"
+    assert not Path("exports/good.dvc").exists()
