@@ -97,6 +97,8 @@ class _Commit:
 
     def __init__(self, started: float) -> None:
         self._started = started
+        # The stages that are committed, and have to be written.
+        self._stages: dict[str, Any] = {}
         # What need not be tried again: DVC has it, or cannot ever.
         self.settled: list[ExportRecord] = []
         self.num_committed = 0
@@ -117,6 +119,7 @@ class _Commit:
                     self._commit(repository, outputs, export)
                 except SyncError as error:
                     self.problems.append(f"{export.directory}: {error}")
+            repository.write_locks(list(self._stages.values()))
             if repository.links:
                 self.notes.append(
                     f"DVC: cache.type is {repository.links}: dvc checkout would put links into exports/, through which "
@@ -133,8 +136,11 @@ class _Commit:
         if owners and (place != path or not owners[0].stage.is_data_source):
             if late := find_changed_since(owners[0].stage, self._started):
                 raise SyncError(f"{late} was changed after the batch had begun; run the batch again")
-            repository.commit(owners[0].stage.addressing)
-            if export.outcome is Outcome.passed:
+            # Where it is a folder of several, once.
+            if owners[0].stage.addressing not in self._stages:
+                repository.commit(owners[0].stage)
+            self._stages[owners[0].stage.addressing] = owners[0].stage
+            if export.outcome is Outcome.passed and not owners[0].stage.is_data_source:
                 self.notes.extend(find_unwatched(export, owners[0].stage))
         elif not path.is_relative_to(repository.root):
             self.notes.append(f"DVC: {export.directory} is outside of {repository.root}; not versioned")

@@ -69,11 +69,20 @@ class DvcRepository:
                 found.setdefault(Path(output.fs_path), []).append(output)
         return found
 
-    def commit(self, stage: str) -> None:
-        """`dvc commit` of what is in the stage's outputs now."""
+    def commit(self, stage: Any) -> None:
+        """`dvc commit --force` of what is in a stage's outputs now, up to dvc.lock, which `write_locks` writes."""
         with _told():
-            # force: the outputs are newer than dvc.lock, which is the point.
-            self._repo.commit(stage, force=True, relink=False)
+            stage.save()
+            stage.commit(relink=False)
+
+    def write_locks(self, stages: Sequence[Any]) -> None:
+        """Write committed stages into dvc.lock, all in one go: DVC reads and writes the whole file for each, else."""
+        files: dict[str, tuple[Any, list[Any]]] = {}
+        for stage in stages:
+            files.setdefault(stage.dvcfile.path, (stage.dvcfile, []))[1].append(stage)
+        with _told():
+            for file, own in files.values():
+                file.dump_stages(own, update_pipeline=False)
 
     def add(self, path: Path) -> None:
         """`dvc add`."""
