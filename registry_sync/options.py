@@ -15,7 +15,7 @@ class TrackingOptions:
     uri: str | None = None
     # MLflow's experiment; created if missing.
     experiment: str = "modelpress"
-    # Commit exports to DVC where the working directory is a DVC repository with a stage for them.
+    # Commit published exports to DVC where the working directory is in a DVC repository.
     dvc: bool = True
     # Longest wait for MLflow over a whole batch, in seconds.
     budget_s: float = 60.0
