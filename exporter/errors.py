@@ -29,6 +29,7 @@ __all__ = [
     "StorageError",
     "SyncError",
     "WorkerError",
+    "choose_worst",
 ]
 
 
@@ -49,6 +50,18 @@ class ExitCode(IntEnum):
     # `pipeline.status` returns it for such a run.
     KILLED = 137
     TERMINATED = 143
+
+
+# Where several hold at once. Others, of an orderly stop, end a command before there is anything to weigh.
+_WORST_FIRST = (
+    *(ExitCode.BUG, ExitCode.INTEGRITY, ExitCode.CONFIG, ExitCode.LOCKED, ExitCode.STORAGE),
+    *(ExitCode.EXPORT_FAILED, ExitCode.SYNC_BEHIND),
+)
+
+
+def choose_worst(*codes: ExitCode) -> ExitCode:
+    """The one exit code for a command that came to several."""
+    return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
 
 
 class FailureKind(StrEnum):
