@@ -2,6 +2,7 @@
 
     ModelpressError                a user or the machine must act; printed without a traceback
     +-- ExportFailedError    1     an export failed, so there is no program to work with
+    +-- GateError            1     a release did not pass, and was to be promoted all the same
     +-- ConfigError          2     the config or the command line is wrong; nothing started
     +-- LockedError          4     another run holds the output directory
     +-- StorageError         5     disk full, read-only, no permission; or what is not ours in the way
@@ -22,6 +23,7 @@ __all__ = [
     "ExitCode",
     "ExportFailedError",
     "FailureKind",
+    "GateError",
     "IntegrityError",
     "LockedError",
     "ModelpressError",
@@ -120,6 +122,12 @@ class ModelpressError(Exception):
 
 class ExportFailedError(ModelpressError):
     """An export failed, and its program was asked for all the same."""
+
+    exit_code = ExitCode.EXPORT_FAILED
+
+
+class GateError(ModelpressError):
+    """A release did not pass its gates."""
 
     exit_code = ExitCode.EXPORT_FAILED
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from exporter.directory import ExportDirectory, read_json, write_json
 from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError, choose_worst
 from exporter.plain_data import DataError
+from exporter.publication import publish
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
 from pipeline.config import Config
@@ -21,7 +22,6 @@ from pipeline.lock import lock_output
 from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import Job, PlannedExport, Planner
 from pipeline.preloads import find_preloads
-from pipeline.publication import publish
 from pipeline.recovery import recover
 from pipeline.reporter import Reporter
 from pipeline.storage_faults import explain_fault, is_fault, storage_faults

@@ -1,4 +1,4 @@
-"""The command `python -m registry_sync`: catch up with MLflow, verify what is published."""
+"""The command `python -m registry_sync`: catch up with MLflow, verify what is published, promote releases."""
 
 import argparse
 import dataclasses
@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from exporter.directory import ExportDirectory
@@ -15,6 +16,9 @@ from exporter.result import Status
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
+from registry_sync.release import register_pending
+from registry_sync.release_commands import add_release_commands, run_release_command
+from registry_sync.release_verification import verify_releases
 
 __all__ = ["main"]
 
@@ -23,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Run the command line; returns the exit code."""
     parsed = _make_parser().parse_args(arguments)
     try:
-        if parsed.command == "sync":
+        if hasattr(parsed, "run"):
+            lines = run_release_command(parsed)
+        elif parsed.command == "sync":
             named = [_name_run(path) for path in parsed.runs]
             lines = _sync(named or _find_pending(Path("runs")), parsed.tracking_uri, parsed.budget_s)
+            if not named:
+                lines = chain(lines, register_pending(Path("releases"), parsed.tracking_uri, parsed.budget_s))
         else:
-            lines = _verify(parsed.exports or sorted(path for path in Path("exports").glob("*") if path.is_dir()))
+            lines = _verify_all(parsed.exports, parsed.public_key)
         for line in lines:
             print(line)
     except ModelpressError as error:
@@ -47,6 +55,10 @@ def _make_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "exports", nargs="*", type=Path, metavar="EXPORT", help="directories under exports/; without: all"
     )
+    verify.add_argument(
+        "--public-key", type=Path, metavar="FILE", help="releases have to be signed with its other half"
+    )
+    add_release_commands(commands)
     return parser
 
 
@@ -98,6 +110,20 @@ def _log(run: RunDirectory, record: BatchRecord, options: TrackingOptions, budge
     from registry_sync import mlflow_log
 
     return mlflow_log.log_batch(run, record, options, budget)
+
+
+def _verify_all(exports: Sequence[Path], public_key: Path | None) -> Iterator[str]:
+    """The exports that are named; or else all, and all releases."""
+    found = exports or sorted(path for path in Path("exports").glob("*") if path.is_dir())
+    parts = [_verify(found)] if exports else [_verify(found), verify_releases(Path("releases"), public_key)]
+    damage: list[str] = []
+    for lines in parts:
+        try:
+            yield from lines
+        except IntegrityError as error:
+            damage.append(str(error))
+    if damage:
+        raise IntegrityError("\n".join(damage))
 
 
 def _verify(paths: Sequence[Path]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from exporter.directory import read_json
 from exporter.errors import ExitCode, ModelpressError, SyncError
 from exporter.plain_data import DataError
 from registry_sync.bounded import Budget, call_bounded
@@ -62,62 +63,64 @@ def make_release(
     mlflow = _Registry(tracking, budget, is_away=is_mlflow_away) if tracking.mlflow else None
     try:
         with lock_releases(root):
-            _make(draft_release(run, record, options, root), options, root, mlflow, report)
+            _make(run, draft_release(run, record, options, root), options, root, mlflow, report)
     except (ModelpressError, DataError, OSError) as error:
         report.code = error.exit_code if isinstance(error, ModelpressError) else ExitCode.STORAGE
         report.lines.append(f"no release was made: {error}")
-    if mlflow is not None and mlflow.problem:
-        report.is_behind = True
-        report.lines.append(f"the release is not registered: {mlflow.problem}")
-        report.lines.append("  catch up with: python -m registry_sync sync")
     return report
 
 
-def register_pending(root: Path, store: "Store") -> list[str]:
-    """Register the releases that MLflow has not heard of, oldest first; returns their names.
+def register_pending(root: Path, uri: str | None = None, budget_s: float | None = None) -> Iterator[str]:
+    """Register the releases that MLflow has not heard of, oldest first; yields lines for the user.
+
+    Args:
+        root: Where releases are.
+        uri: Instead of the tracking URI that each was made with; then also those that were to be registered nowhere.
+        budget_s: Longest wait over one release, in seconds; None: as each was made with.
 
     Raises:
-        SyncError: MLflow did not take one.
+        SyncError: MLflow did not take one; the later ones were not tried.
+        DataError: A manifest is broken.
     """
-    from registry_sync.release_registration import register_release
-
-    done = []
+    if not root.is_dir():
+        return
     with lock_releases(root):
         releases = find_releases(root)
         newest = {manifest.name: manifest.version for _, manifest in releases}
         for directory, manifest in releases:
-            if manifest.tracking.mlflow and directory.read_registration() is None:
-                is_newest = newest[manifest.name] == manifest.version
-                register_release(store, directory, manifest, is_newest=is_newest)
-                done.append(manifest.title)
-    return done
+            if (manifest.tracking.mlflow or uri is not None) and directory.read_registration() is None:
+                options = replace(manifest.tracking, uri=uri or manifest.tracking.uri)
+                mlflow = _Registry(options, Budget(budget_s or options.budget_s))
+                mlflow.register(directory, manifest, is_newest=newest[manifest.name] == manifest.version)
+                if mlflow.problem:
+                    raise SyncError(f"{manifest.title}: {mlflow.problem}")
+                yield f"{manifest.title}: registered in MLflow"
 
 
 class _Registry:
     """MLflow, asked only as long as it answers."""
 
-    def __init__(self, options: TrackingOptions, budget: Budget, *, is_away: bool) -> None:
+    def __init__(self, options: TrackingOptions, budget: Budget, *, is_away: bool = False) -> None:
         self._options = options
         self._budget = budget
         # Why it is not asked any more.
         self.problem = "MLflow is behind" if is_away else ""
 
-    def add_ids(self, manifest: Manifest) -> Manifest:
+    def add_ids(self, run: RunDirectory, manifest: Manifest) -> Manifest:
         """The manifest with MLflow's names for its models and its batch; as it is where MLflow is away."""
 
         def add(store: "Store") -> Manifest:
             from registry_sync.release_registration import add_mlflow_ids
 
-            models = add_mlflow_ids(store, manifest.models, Path(manifest.exports), manifest.name)
-            return replace(manifest, models=models)
+            return replace(add_mlflow_ids(store, manifest), mlflow_run_id=_find_run(run))
 
         return self._ask(add) or manifest
 
-    def register(self, directory: ReleaseDirectory, manifest: Manifest) -> None:
+    def register(self, directory: ReleaseDirectory, manifest: Manifest, *, is_newest: bool = True) -> None:
         def register(store: "Store") -> Registration:
             from registry_sync.release_registration import register_release
 
-            return register_release(store, directory, manifest, is_newest=True)
+            return register_release(store, directory, manifest, is_newest=is_newest)
 
         self._ask(register)
 
@@ -136,7 +139,14 @@ class _Registry:
             return None
 
 
-def _make(draft: Draft, options: ReleaseOptions, root: Path, mlflow: _Registry | None, report: ReleaseReport) -> None:
+def _make(
+    run: RunDirectory,
+    draft: Draft,
+    options: ReleaseOptions,
+    root: Path,
+    mlflow: _Registry | None,
+    report: ReleaseReport,
+) -> None:
     if draft.unchanged is not None:
         directory, manifest = draft.unchanged
         report.lines.append(f"release: nothing new since {manifest.title}")
@@ -144,7 +154,7 @@ def _make(draft: Draft, options: ReleaseOptions, root: Path, mlflow: _Registry |
         require_free(ReleaseDirectory(root / draft.manifest.title))
         manifest = replace(draft.manifest, models=add_dvc_hashes(draft.manifest.models, Path(draft.manifest.exports)))
         if mlflow is not None:
-            manifest = mlflow.add_ids(manifest)
+            manifest = mlflow.add_ids(run, manifest)
         key = Path(options.sign_key) if options.sign_key is not None else None
         directory = write_release(root, manifest, _render(manifest, [one for _, one in draft.earlier]), key)
         report.lines.append(f"release: {manifest.title}, {directory.page}")
@@ -153,6 +163,10 @@ def _make(draft: Draft, options: ReleaseOptions, root: Path, mlflow: _Registry |
         report.code = ExitCode.EXPORT_FAILED
     if mlflow is not None and directory.read_registration() is None:
         mlflow.register(directory, manifest)
+        if mlflow.problem:
+            report.is_behind = True
+            report.lines.append(f"{manifest.title} is not registered: {mlflow.problem}")
+            report.lines.append("  catch up with: python -m registry_sync sync")
 
 
 def _render(manifest: Manifest, earlier: Sequence[Manifest]) -> dict[str, str]:
@@ -168,6 +182,15 @@ def _render(manifest: Manifest, earlier: Sequence[Manifest]) -> dict[str, str]:
         names.page.name: render_html(page),
         names.bom.name: render_bom(manifest),
     }
+
+
+def _find_run(run: RunDirectory) -> str:
+    """The batch's run in MLflow; empty where nothing was due, so that it has none."""
+    try:
+        data = read_json(run.mlflow_marker)
+    except (OSError, DataError):
+        return ""
+    return str(data.get("run_id", "")) if isinstance(data, dict) else ""
 
 
 def _describe_verdict(manifest: Manifest) -> Iterator[str]:

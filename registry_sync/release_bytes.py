@@ -1,6 +1,5 @@
 """What DVC calls the bytes of a release."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any
 from exporter.directory import ExportDirectory
 from registry_sync.release_manifest import ReleasedModel
 
-__all__ = ["add_dvc_hashes", "find_repository", "open_repository"]
+__all__ = ["add_dvc_hashes", "find_repository", "list_objects", "open_repository"]
 
 
 def find_repository() -> Path | None:
@@ -46,15 +45,27 @@ def add_dvc_hashes(models: Iterable[ReleasedModel], exports: Path) -> list[Relea
         repository.close()
 
 
+def list_objects(cache: Any, value: str) -> dict[str, Path] | None:
+    """The files of a directory in DVC's cache by their names in it, there or not; None where the list is not there.
+
+    Raises:
+        OSError, ValueError: The list is broken.
+    """
+    place = Path(cache.oid_to_path(value))
+    if not place.is_file():
+        return None
+    entries = json.loads(place.read_bytes())
+    return {entry["relpath"]: Path(cache.oid_to_path(entry["md5"])) for entry in entries}
+
+
 def _add_hash(model: ReleasedModel, value: str, cache: Any, exports: Path) -> ReleasedModel:
     result = ExportDirectory(exports / model.id).result
     if model.failure is not None or not value.endswith(".dir"):
         return model
     try:
-        listed = json.loads(Path(cache.oid_to_path(value)).read_bytes())
+        listed = list_objects(cache, value) or {}
     except (OSError, ValueError):
         return model
-    # DVC's own hash.
-    digest = hashlib.md5(result.read_bytes(), usedforsecurity=False).hexdigest()
-    is_current = {"md5": digest, "relpath": result.name} in listed
+    place = listed.get(result.name)
+    is_current = place is not None and place.is_file() and place.read_bytes() == result.read_bytes()
     return replace(model, dvc_hash=value) if is_current else model

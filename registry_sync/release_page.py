@@ -12,10 +12,20 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from registry_sync.failure_ledger import list_failures
-from registry_sync.release_difference import describe_bytes
-from registry_sync.release_manifest import Manifest, ReleasedModel, Verdict
+from registry_sync.release_difference import compare_models, describe_bytes
+from registry_sync.release_manifest import Manifest, ReleaseDirectory, ReleasedModel, Verdict
+from registry_sync.release_options import ReleaseBudgets
 
-__all__ = ["Page", "Table", "describe_release", "render_html", "render_markdown"]
+__all__ = [
+    "Page",
+    "Row",
+    "Table",
+    "describe_difference",
+    "describe_release",
+    "list_releases",
+    "render_html",
+    "render_markdown",
+]
 
 _TEMPLATE = "release_page.html.j2"
 _MARKUP = re.compile(r"([\\`*_\[\]])")
@@ -57,8 +67,7 @@ def describe_release(manifest: Manifest, earlier: Sequence[Manifest]) -> Page:
         manifest: Of the release.
         earlier: Releases of that name before it, oldest first.
     """
-    counts = [(verdict, sum(model.verdict is verdict for model in manifest.models)) for verdict in Verdict]
-    words = ", ".join(f"{count} {verdict.words}" for verdict, count in counts if count)
+    words = ", ".join(f"{count} {words}" for words, count in _count_verdicts(manifest))
     facts = [
         ("made", manifest.created_at),
         ("release before it", manifest.previous or "none"),
@@ -86,6 +95,44 @@ def describe_release(manifest: Manifest, earlier: Sequence[Manifest]) -> Page:
     )
 
 
+def describe_difference(before: Manifest, after: Manifest) -> Table:
+    """Two releases of any age, whatever the budgets are."""
+    free = ReleaseBudgets(may_change_signature=True, may_narrow_dims=True, may_change_opset=True)
+    rows = []
+    for export in sorted({model.id for model in [*before.models, *after.models]}):
+        old, new = before.find(export), after.find(export)
+        if old is None or new is None:
+            rows.append(Row((export, "there", _is_there(old), _is_there(new))))
+            continue
+        if old.failure is None and new.failure is None:
+            rows += [Row((export, one.what, one.before, one.after)) for one in compare_models(old, new, free)]
+        outcomes = _describe_outcome(old), _describe_outcome(new)
+        if outcomes[0] != outcomes[1]:
+            rows.append(Row((export, "verdict", *outcomes), "" if new.verdict.is_good else "bad"))
+        if _list_hashes(old) != _list_hashes(new):
+            rows.append(Row((export, "bytes", _list_hashes(old), _list_hashes(new))))
+    return Table(f"{before.title} and {after.title}", ("export", "what", before.version, after.version), rows)
+
+
+def list_releases(releases: Sequence[tuple[ReleaseDirectory, Manifest]]) -> Table:
+    """A row for each."""
+    rows = [
+        Row(
+            (
+                manifest.title,
+                "passed" if manifest.passed else "not passed",
+                manifest.created_at[:16].replace("T", " "),
+                ", ".join(f"{count} {words}" for words, count in _count_verdicts(manifest)),
+                manifest.git_commit[:12],
+                "yes" if directory.read_registration() is not None else "no",
+            ),
+            "good" if manifest.passed else "bad",
+        )
+        for directory, manifest in releases
+    ]
+    return Table("Releases", ("release", "verdict", "made, UTC", "models", "commit", "registered"), rows)
+
+
 def render_markdown(page: Page) -> str:
     """For a terminal, a commit, an MLflow note."""
     lines = [f"# {_escape(page.title)}", "", f"**{_escape(page.verdict)}**", ""]
@@ -105,6 +152,24 @@ def render_html(page: Page) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template(_TEMPLATE).render(page=page)
+
+
+def _count_verdicts(manifest: Manifest) -> list[tuple[str, int]]:
+    counts = [(verdict.words, sum(model.verdict is verdict for model in manifest.models)) for verdict in Verdict]
+    return [(words, count) for words, count in counts if count]
+
+
+def _is_there(model: ReleasedModel | None) -> str:
+    return "no" if model is None else "yes"
+
+
+def _describe_outcome(model: ReleasedModel) -> str:
+    failure = model.failure
+    return f"{model.verdict.words}: {failure.kind} ({failure.fingerprint})" if failure else model.verdict.words
+
+
+def _list_hashes(model: ReleasedModel) -> str:
+    return ", ".join(f"{file.path} {file.sha256[:12]}" for file in model.model_files) or "none"
 
 
 def _describe_refused(manifest: Manifest) -> Table:

@@ -4,7 +4,6 @@ Can be repeated: a version is made once for each LoggedModel, tags and aliases a
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ from registry_sync.logged_model import require_model
 from registry_sync.registered_version import register_version
 from registry_sync.release_manifest import Manifest, Registration, ReleaseDirectory, ReleasedModel, Verdict
 from registry_sync.store import Store
-from registry_sync.tags import hash_content
 
 __all__ = ["CANDIDATE", "add_mlflow_ids", "name_registered", "register_release"]
 
@@ -33,19 +31,21 @@ def name_registered(export_id: str) -> str:
     return _REFUSED.sub("_", export_id)
 
 
-def add_mlflow_ids(store: Store, models: Iterable[ReleasedModel], exports: Path, release: str) -> list[ReleasedModel]:
-    """The models with their LoggedModels, which are made where no batch has logged them.
+def add_mlflow_ids(store: Store, manifest: Manifest) -> Manifest:
+    """The manifest with its LoggedModels, which are made where no batch has logged them, and the batch's run.
 
     Raises:
         SyncError: MLflow did not take it.
     """
-    found = []
-    for model in models:
-        if model.failure is None:
-            logged = require_model(store, ExportDirectory(exports / model.id), release)
-            model = replace(model, mlflow_model_id=logged.model_id, mlflow_run_id=logged.source_run_id or "")  # noqa: PLW2901
-        found.append(model)
-    return found
+    models = []
+    for model in manifest.models:
+        if model.failure is not None:
+            models.append(model)
+            continue
+        logged = require_model(store, ExportDirectory(Path(manifest.exports) / model.id), manifest.name)
+        run_id = logged.source_run_id or ""
+        models.append(replace(model, mlflow_model_id=logged.model_id, mlflow_run_id=run_id))
+    return replace(manifest, models=models)
 
 
 def register_release(store: Store, directory: ReleaseDirectory, manifest: Manifest, *, is_newest: bool) -> Registration:
@@ -99,21 +99,28 @@ def _describe_version(manifest: Manifest, model: ReleasedModel) -> dict[str, str
 
 def _find_logged(store: Store, manifest: Manifest, model: ReleasedModel) -> LoggedModel:
     """The LoggedModel with a released model's bytes; made from exports/ while these are still there."""
-    if model.mlflow_model_id:
-        try:
-            return store.client.get_logged_model(model.mlflow_model_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                return store.call(store.client.get_logged_model, model.mlflow_model_id)
+    found = store.call(_get_logged, store, model.mlflow_model_id) if model.mlflow_model_id else None
+    if found is not None:
+        return found
     export = ExportDirectory(Path(manifest.exports) / model.id)
     try:
         result = export.read_result()
     except (OSError, DataError) as error:
-        raise SyncError(f"{manifest.title}: {model.id}: neither MLflow nor exports/ has its bytes: {error}") from error
-    wanted = {file.path: file.sha256 for file in model.files}
-    if any(wanted.get(file.path) != file.sha256 for file in result.files):
+        raise SyncError(f"{manifest.title}: neither MLflow nor {export.path}/ has its bytes: {error}") from error
+    released = {file.path: file.sha256 for file in model.files}
+    if any(released.get(file.path) != file.sha256 for file in result.files):
         raise SyncError(
-            f"{manifest.title}: {model.id}: MLflow does not have its bytes, and {export.path}/ has others by now "
-            f"({hash_content(result)[:12]}); put the release's back, with dvc checkout or its own rollback"
+            f"{manifest.title}: MLflow does not have the bytes of {model.id}, and {export.path}/ has others by now; "
+            f"python -m registry_sync checkout {manifest.name} --release {manifest.version}"
         )
     return require_model(store, export, manifest.name)
+
+
+def _get_logged(store: Store, model_id: str) -> LoggedModel | None:
+    try:
+        return store.client.get_logged_model(model_id)
+    except MlflowException as error:
+        # Somebody has deleted it.
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None

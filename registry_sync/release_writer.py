@@ -24,7 +24,7 @@ from registry_sync.release_manifest import Manifest, ReleaseDirectory, ReleasedM
 from registry_sync.release_options import ReleaseOptions
 from registry_sync.release_signature import sign_release
 
-__all__ = ["Draft", "draft_release", "lock_releases", "write_release"]
+__all__ = ["Draft", "draft_release", "list_sums", "lock_releases", "require_free", "write_release"]
 
 _LOCK_S = 60.0
 
@@ -149,7 +149,7 @@ def _fill(
     making.write_manifest(manifest)
     for name, text in pages.items():
         (making.path / name).write_text(text, encoding="utf-8")
-    making.sums.write_text("".join(_list_sums(making, target, manifest)), encoding="utf-8")
+    making.sums.write_text("".join(list_sums(making, target, manifest)), encoding="utf-8")
     if sign_key is not None:
         sign_release(making, sign_key)
     for path in making.path.iterdir():
@@ -220,8 +220,14 @@ def _find_exports(record: BatchRecord) -> str:
     return str(Path(published[0].directory).parent) if published else ""
 
 
-def _list_sums(making: ReleaseDirectory, target: ReleaseDirectory, manifest: Manifest) -> Iterator[str]:
-    """Lines for sha256sum, with paths from the working directory."""
+def list_sums(making: ReleaseDirectory, target: ReleaseDirectory, manifest: Manifest) -> Iterator[str]:
+    """Lines for sha256sum, with paths from the working directory.
+
+    Args:
+        making: Where the release's own files lie.
+        target: Where they will lie.
+        manifest: Of the release.
+    """
     for path in making.own_files:
         if path.exists():
             yield f"{hash_file(path)}  {os.path.relpath(target.path / path.name)}\n"
