@@ -174,7 +174,7 @@ def _list_hashes(model: ReleasedModel) -> str:
 
 def _describe_refused(manifest: Manifest) -> Table:
     rows = [
-        Row((model.id, model.baseline, change.what, change.before, change.after, change.exceeded), "bad")
+        Row((model.id, model.baseline, change.what, change.before, change.after, change.exceeded))
         for model in manifest.models
         if model.verdict is Verdict.over_budget
         for change in model.changes
