@@ -2,6 +2,7 @@
 
     ModelpressError                a user or the machine must act; printed without a traceback
     +-- ExportFailedError    1     an export failed, so there is no program to work with
+    +-- GateError            1     a release did not pass, and was to be promoted all the same
     +-- ConfigError          2     the config or the command line is wrong; nothing started
     +-- LockedError          4     another run holds the output directory
     +-- StorageError         5     disk full, read-only, no permission; or what is not ours in the way
@@ -22,6 +23,7 @@ __all__ = [
     "ExitCode",
     "ExportFailedError",
     "FailureKind",
+    "GateError",
     "IntegrityError",
     "LockedError",
     "ModelpressError",
@@ -29,6 +31,7 @@ __all__ = [
     "StorageError",
     "SyncError",
     "WorkerError",
+    "choose_worst",
 ]
 
 
@@ -49,6 +52,18 @@ class ExitCode(IntEnum):
     # `pipeline.status` returns it for such a run.
     KILLED = 137
     TERMINATED = 143
+
+
+# Where several hold at once. Others, of an orderly stop, end a command before there is anything to weigh.
+_WORST_FIRST = (
+    *(ExitCode.BUG, ExitCode.INTEGRITY, ExitCode.CONFIG, ExitCode.LOCKED, ExitCode.STORAGE),
+    *(ExitCode.EXPORT_FAILED, ExitCode.SYNC_BEHIND),
+)
+
+
+def choose_worst(*codes: ExitCode) -> ExitCode:
+    """The one exit code for a command that came to several."""
+    return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
 
 
 class FailureKind(StrEnum):
@@ -107,6 +122,12 @@ class ModelpressError(Exception):
 
 class ExportFailedError(ModelpressError):
     """An export failed, and its program was asked for all the same."""
+
+    exit_code = ExitCode.EXPORT_FAILED
+
+
+class GateError(ModelpressError):
+    """A release did not pass its gates."""
 
     exit_code = ExitCode.EXPORT_FAILED
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
 from exporter.directory import ExportDirectory, read_json, write_json
-from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError
+from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError, choose_worst
 from exporter.plain_data import DataError
+from exporter.publication import publish
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
 from pipeline.config import Config
@@ -20,11 +22,11 @@ from pipeline.lock import lock_output
 from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import Job, PlannedExport, Planner
 from pipeline.preloads import find_preloads
-from pipeline.publication import publish
 from pipeline.recovery import recover
 from pipeline.reporter import Reporter
 from pipeline.storage_faults import explain_fault, is_fault, storage_faults
 from pipeline.streams import Diversion
+from registry_sync.failure_ledger import is_excused
 from registry_sync.metrics import collect_metrics
 from registry_sync.record import BatchRecord, RunDirectory
 from registry_sync.tracker import Tracker
@@ -105,7 +107,7 @@ class _Batch:
         names = [plan.spec.id for plan in planned]
         self._reporter = Reporter(self._ledger, names, durations_s, count_workers(config, len(self._due)), diversion)
         self._display = self._reporter.display
-        self._tracker = Tracker(config.tracking)
+        self._tracker = Tracker(config.tracking, config.release, Path(config.output.releases))
         self._tasks = {name: self._make_task(name) for name in self._due}
         # How often each export has been begun.
         self._num_tries = dict.fromkeys(self._due, 0)
@@ -277,7 +279,10 @@ class _Batch:
             write_json(path, metrics)
 
     def _judge(self) -> ExitCode:
-        kinds = {record.failure.kind for record in self._ledger.records.values() if record.failure is not None}
+        known = self._config.release.known_failures if self._config.release else []
+        today = datetime.now(UTC).date()
+        failed = [record for record in self._ledger.records.values() if not is_excused(record, known, today)]
+        kinds = {record.failure.kind for record in failed if record.failure is not None}
         if FailureKind.internal_error in kinds:
             return ExitCode.BUG
         if self._problem is not None or FailureKind.storage_error in kinds:
@@ -286,9 +291,9 @@ class _Batch:
 
     def _track(self, record: BatchRecord) -> ExitCode:
         report = self._tracker.finish(self._ledger.run, record)
-        code = ExitCode(record.exit_code)
-        code = ExitCode.SYNC_BEHIND if report.is_behind and code is ExitCode.OK else code
-        if self._config.tracking.mlflow or self._config.tracking.dvc:
+        behind = ExitCode.SYNC_BEHIND if report.is_behind else ExitCode.OK
+        code = choose_worst(ExitCode(record.exit_code), report.release_code, behind)
+        if self._config.tracking.mlflow or self._config.tracking.dvc or self._config.release:
             self._reporter.end_tracking(report, code)
         return code
 

@@ -156,6 +156,8 @@ def _open_model_overrides(argv: Sequence[str]) -> list[str]:
 
 def _open_override(argument: str, *, is_sweep: bool) -> str:
     key, equals, value = argument.partition("=")
+    if equals and key.lstrip("+").startswith("release."):
+        return f"++{key.lstrip('+')}={value}"
     if not equals or not key.lstrip("+").startswith("model."):
         return argument
     forced = f"++{key.lstrip('+')}"

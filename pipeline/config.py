@@ -23,6 +23,7 @@ from exporter.validation import find_problems
 from pipeline.config_errors import explain_omegaconf_error
 from pipeline.naming import name_export
 from registry_sync.options import TrackingOptions
+from registry_sync.release_options import ReleaseOptions
 
 __all__ = [
     "CONF_DIR",
@@ -30,7 +31,6 @@ __all__ = [
     "ExecutorKind",
     "ExecutorOptions",
     "OutputOptions",
-    "ReleaseOptions",
     "compose_spec",
     "read_config",
 ]
@@ -83,14 +83,8 @@ class OutputOptions:
     runs: str = "runs"
     # One file for each export, for `dvc metrics`.
     metrics: str = "metrics"
-
-
-@dataclass
-class ReleaseOptions:
-    """A batch that belongs together; conf/release/ has one file for each."""
-
-    name: str
-    models: list[str] = field(default_factory=list)
+    # A directory for each release; belongs into git.
+    releases: str = "releases"
 
 
 @dataclass
@@ -106,6 +100,7 @@ class Config:
     executor: ExecutorOptions = field(default_factory=ExecutorOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
+    # A batch that ends in a release; conf/release/ has one file for each.
     release: ReleaseOptions | None = None
     # Export again even where the published export is up to date.
     force: bool = False

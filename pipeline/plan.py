@@ -16,6 +16,7 @@ from pipeline.published import Published, read_published
 from pipeline.soundness import find_spec_problems
 from pipeline.source_code import forget_sources
 from pipeline.storage_faults import describe_fault
+from registry_sync.release_options import require_sound
 
 __all__ = ["Job", "PlannedExport", "Planner"]
 
@@ -187,6 +188,8 @@ class Planner:
 
 
 def _require_possible(settings: Config) -> None:
+    if settings.release is not None:
+        require_sound(settings.release)
     for name in ("address", "runtime_env"):
         if getattr(settings.executor, name) and settings.executor.kind is not ExecutorKind.ray:
             raise ConfigError(f"executor.{name}: is for executor=ray alone")

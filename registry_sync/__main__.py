@@ -1,4 +1,4 @@
-"""The command `python -m registry_sync`: catch up with MLflow and DVC, verify what is published."""
+"""The command `python -m registry_sync`: catch up with MLflow and DVC, verify what is published, promote releases."""
 
 import argparse
 import dataclasses
@@ -18,6 +18,9 @@ from registry_sync.catch_up import commit_runs
 from registry_sync.dvc_transfer import pull, push
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
+from registry_sync.release import register_pending
+from registry_sync.release_commands import add_release_commands, run_release_command
+from registry_sync.release_verification import verify_releases
 
 __all__ = ["main"]
 
@@ -29,12 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Run the command line; returns the exit code."""
     parsed = _make_parser().parse_args(arguments)
     try:
-        if parsed.command == "sync":
+        if hasattr(parsed, "run"):
+            lines = run_release_command(parsed)
+        elif parsed.command == "sync":
             lines = _sync([_name_run(path) for path in parsed.runs], parsed.tracking_uri, parsed.budget_s)
         elif parsed.command in _TRANSFERS:
             lines = _TRANSFERS[parsed.command](parsed.exports, parsed.remote, parsed.jobs)
         else:
-            lines = _verify(parsed.exports or sorted(path for path in Path("exports").glob("*") if path.is_dir()))
+            lines = _verify_all(parsed.exports, parsed.public_key)
         for line in lines:
             print(line)
     except ModelpressError as error:
@@ -56,7 +61,11 @@ def _make_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "exports", nargs="*", type=Path, metavar="EXPORT", help="directories under exports/; without: all"
     )
+    verify.add_argument(
+        "--public-key", type=Path, metavar="FILE", help="releases have to be signed with its other half"
+    )
     _add_transfers(commands)
+    add_release_commands(commands)
     return parser
 
 
@@ -83,12 +92,15 @@ def _name_run(path: Path) -> RunDirectory:
 
 
 def _sync(named: list[RunDirectory], uri: str | None, budget_s: float | None) -> Iterator[str]:
-    """Catch up with MLflow, and with DVC whatever became of that."""
+    """Catch up with MLflow, with DVC whatever became of that, and with releases unless runs are named."""
     found = named or [RunDirectory(path.parent) for path in sorted(Path("runs").glob("*/summary.json"))]
     pending = named or [run for run in found if not run.mlflow_marker.exists()]
     behind: list[str] = []
     num_lines = 0
-    for lines in (_sync_mlflow(pending, uri, budget_s), commit_runs(found)):
+    parts = [_sync_mlflow(pending, uri, budget_s), commit_runs(found)]
+    if not named:
+        parts.append(register_pending(Path("releases"), uri, budget_s))
+    for lines in parts:
         try:
             for line in lines:
                 num_lines += 1
@@ -129,6 +141,20 @@ def _log(run: RunDirectory, record: BatchRecord, options: TrackingOptions, budge
     from registry_sync import mlflow_log
 
     return mlflow_log.log_batch(run, record, options, budget)
+
+
+def _verify_all(exports: Sequence[Path], public_key: Path | None) -> Iterator[str]:
+    """The exports that are named; or else all, and all releases."""
+    found = exports or sorted(path for path in Path("exports").glob("*") if path.is_dir())
+    parts = [_verify(found)] if exports else [_verify(found), verify_releases(Path("releases"), public_key)]
+    damage: list[str] = []
+    for lines in parts:
+        try:
+            yield from lines
+        except IntegrityError as error:
+            damage.append(str(error))
+    if damage:
+        raise IntegrityError("\n".join(damage))
 
 
 def _verify(paths: Sequence[Path]) -> Iterator[str]:

@@ -6,11 +6,13 @@ Importing MLflow takes longer than a small export, so it is done while workers r
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from exporter.errors import SyncError
+from exporter.errors import ExitCode, SyncError
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
+from registry_sync.release_options import ReleaseOptions
 
 __all__ = ["SyncReport", "Tracker"]
 
@@ -21,6 +23,8 @@ class SyncReport:
 
     lines: list[str] = field(default_factory=list)
     is_behind: bool = False
+    # Of the release, where there is one: 1 if it did not pass, 5 or 7 if it could not be made.
+    release_code: ExitCode = ExitCode.OK
 
 
 class Tracker:
@@ -28,10 +32,16 @@ class Tracker:
 
     Args:
         options: Where to.
+        release: What the batch is a release of, if it is one.
+        releases: Where releases are written.
     """
 
-    def __init__(self, options: TrackingOptions) -> None:
+    def __init__(
+        self, options: TrackingOptions, release: ReleaseOptions | None = None, releases: Path = Path("releases")
+    ) -> None:
         self._options = options
+        self._release = release
+        self._releases = releases
         self._preparation: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -40,12 +50,19 @@ class Tracker:
         self._preparation.start()
 
     def finish(self, run: RunDirectory, record: BatchRecord) -> SyncReport:
-        """Log a finished batch to MLflow and commit to DVC what it does not have; failures come back as lines."""
+        """Log a finished batch to MLflow, commit to DVC what it does not have, and release it if it is a release.
+
+        Failures come back as lines.
+        """
         report = SyncReport()
+        budget = Budget(self._options.budget_s)
         if self._options.mlflow and record.has_news:
-            self._finish_mlflow(run, record, report)
+            self._finish_mlflow(run, record, report, budget)
+        is_mlflow_away = report.is_behind
         if self._options.dvc:
             self._finish_dvc(run, record, report)
+        if self._release is not None:
+            self._finish_release(self._release, run, record, report, budget, is_mlflow_away=is_mlflow_away)
         return report
 
     def _prepare(self) -> None:
@@ -62,9 +79,7 @@ class Tracker:
 
                 dvc_commit.load()
 
-    def _finish_mlflow(self, run: RunDirectory, record: BatchRecord, report: SyncReport) -> None:
-        budget = Budget(self._options.budget_s)
-
+    def _finish_mlflow(self, run: RunDirectory, record: BatchRecord, report: SyncReport, budget: Budget) -> None:
         def log_batch() -> str:
             from registry_sync import mlflow_log
 
@@ -90,3 +105,28 @@ class Tracker:
             report.is_behind = True
             report.lines.append(f"DVC is behind: {error}")
             report.lines.append(f"  catch up with: python -m registry_sync sync {run.path}")
+
+    def _finish_release(
+        self,
+        release: ReleaseOptions,
+        run: RunDirectory,
+        record: BatchRecord,
+        report: SyncReport,
+        budget: Budget,
+        *,
+        is_mlflow_away: bool,
+    ) -> None:
+        from registry_sync.release import make_release
+
+        made = make_release(
+            run,
+            record,
+            release,
+            self._releases,
+            tracking=self._options,
+            budget=budget,
+            is_mlflow_away=is_mlflow_away,
+        )
+        report.lines.extend(made.lines)
+        report.is_behind = report.is_behind or made.is_behind
+        report.release_code = made.code

@@ -19,7 +19,7 @@ ALLOWED = {
 }
 FOREIGN = {
     "exporter": {"hydra", "omegaconf", "mlflow", "dvc", "rich"},
-    "registry_sync": {"hydra", "omegaconf", "torch", "onnx", "onnxruntime", "onnxscript", "rich"},
+    "registry_sync": {"hydra", "omegaconf", "torch", "onnx", "onnxruntime", "onnxscript"},
     "pipeline": {"torch", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "mlflow", "dvc"},
     "hydra_plugins": {"torch", "onnx", "mlflow", "dvc"},
     "conf": set(),

@@ -154,3 +154,13 @@ def test_registry_verify_accepts_what_is_published(zoo: Project) -> None:
 def _sha256_of_model(zoo: Project, model: str) -> str:
     files = zoo.read_json(f"exports/{model}/result.json")["files"]
     return next(file["sha256"] for file in files if file["path"] == "model.onnx")
+
+
+def test_the_release_is_written_registered_and_its_sums_hold(zoo: Project, client: MlflowClient) -> None:
+    (directory,) = (zoo.path / "releases").glob("zoo-*")
+    manifest = zoo.read_json(f"releases/{directory.name}/manifest.json")
+    assert manifest["passed"]
+    assert [model["id"] for model in manifest["models"]] == MODELS
+    assert all(model["dvc_hash"] and model["mlflow_model_id"] for model in manifest["models"])
+    assert zoo.call("sha256sum", "-c", "--quiet", f"releases/{directory.name}/SHA256SUMS").returncode == 0
+    assert {model.name for model in client.search_registered_models() if "candidate" in model.aliases} == set(MODELS)

@@ -18,12 +18,13 @@ from exporter.errors import ConfigError, ExitCode, LockedError, StorageError
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.batch import Job, run_batch
 from pipeline.cli import run
-from pipeline.config import Config, ExecutorOptions, OutputOptions, ReleaseOptions
+from pipeline.config import Config, ExecutorOptions, OutputOptions
 from pipeline.fingerprint import take_fingerprint
 from pipeline.lock import lock_output
 from pipeline.source_code import forget_sources
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, Outcome, RunDirectory
+from registry_sync.release_options import ReleaseOptions
 
 
 @pytest.fixture(autouse=True)

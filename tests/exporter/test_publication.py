@@ -7,9 +7,9 @@ import pytest
 
 from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory, write_json
+from exporter.publication import publish
 from exporter.result import ExportResult
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
-from pipeline.publication import publish
 
 
 def make_export(path: Path, graph: bytes) -> tuple[ExportDirectory, ExportResult]:

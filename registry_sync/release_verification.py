@@ -1,0 +1,128 @@
+"""Hashes releases again: their own files, and what exports/ and DVC's cache have of their bytes.
+
+Bytes that are nowhere on this machine are no damage: exports/ moves on, and a fresh checkout has no cache.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exporter.directory import hash_file
+from exporter.errors import IntegrityError
+from exporter.plain_data import DataError
+from registry_sync.release_bytes import find_repository, list_objects, open_repository
+from registry_sync.release_manifest import Manifest, ReleaseDirectory
+from registry_sync.release_signature import verify_release
+from registry_sync.release_workspace import Wanted, is_in_place
+from registry_sync.release_writer import list_sums
+
+__all__ = ["verify_releases"]
+
+# Standard error shall stay under 15 lines.
+_MAX_DAMAGE = 8
+
+
+@dataclass
+class _Count:
+    """Where the bytes of a release's models were found whole."""
+
+    in_exports: int = 0
+    in_cache: int = 0
+    elsewhere: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        parts = {"in exports": self.in_exports, "in DVC's cache": self.in_cache, "not on this machine": self.elsewhere}
+        return ", ".join(f"{number} {place}" for place, number in parts.items() if number) or "no models"
+
+
+def verify_releases(root: Path, public_key: Path | None = None) -> Iterator[str]:
+    """Hash every file of every release; damage is told at the end, after all were read.
+
+    Args:
+        root: Where releases are.
+        public_key: Each has to be signed with its private key, too.
+
+    Raises:
+        IntegrityError: Something is not as released.
+        ConfigError: The key is none.
+    """
+    directories = [ReleaseDirectory(path) for path in sorted(root.glob("[!.]*")) if path.is_dir()]
+    if not directories:
+        return
+    damage: list[str] = []
+    repository = open_repository(where) if (where := find_repository()) is not None else None
+    try:
+        for directory in directories:
+            found, words = _verify(directory, repository, public_key)
+            damage += [f"{directory.path}: {one}" for one in found]
+            if not found:
+                yield f"{directory.path}: ok, {words}"
+    finally:
+        if repository is not None:
+            repository.close()
+    if damage:
+        more = [f"and {len(damage) - _MAX_DAMAGE} more"] if len(damage) > _MAX_DAMAGE else []
+        raise IntegrityError("\n".join([*damage[:_MAX_DAMAGE], *more]))
+
+
+def _verify(directory: ReleaseDirectory, repository: Any, public_key: Path | None) -> tuple[list[str], str]:
+    try:
+        manifest = directory.read_manifest()
+    except (OSError, DataError) as error:
+        return [f"no readable manifest.json ({error})"], ""
+    damage = _check_own_files(directory, manifest)
+    if public_key is not None:
+        try:
+            verify_release(directory, public_key)
+        except IntegrityError as error:
+            damage.append(str(error).removeprefix(f"{directory.path}: "))
+    count = _Count()
+    for model in manifest.models:
+        if model.failure is None:
+            _look_for(Wanted(manifest, model), repository, count)
+    return damage + count.damaged, count.describe()
+
+
+def _check_own_files(directory: ReleaseDirectory, manifest: Manifest) -> list[str]:
+    """SHA256SUMS against what lies beside it, and against the manifest."""
+    try:
+        recorded = set(directory.sums.read_text(encoding="utf-8").splitlines(keepends=True))
+    except (OSError, ValueError) as error:
+        return [f"no readable {directory.sums.name} ({error})"]
+    expected = set(list_sums(directory, directory, manifest))
+    names = {line.split("  ", 1)[-1].strip() for line in recorded ^ expected}
+    if any(Path(name).name == directory.manifest.name for name in names):
+        # It cannot say anything of the others.
+        names = {directory.manifest.name}
+    return [f"{Path(name).name}: not as in {directory.sums.name}" for name in sorted(names)]
+
+
+def _look_for(wanted: Wanted, repository: Any, count: _Count) -> None:
+    if is_in_place(wanted):
+        count.in_exports += 1
+        return
+    listed = _list_cached(wanted, repository)
+    places = [listed.get(file.path) for file in wanted.model.files] if listed else []
+    if not places or any(place is None or not place.is_file() for place in places):
+        count.elsewhere += 1
+        return
+    damaged = [
+        file.path
+        for file, place in zip(wanted.model.files, places, strict=True)
+        if place is not None and hash_file(place) != file.sha256
+    ]
+    if damaged:
+        count.damaged.append(f"{wanted.model.id}: DVC's cache has other bytes: {', '.join(damaged[:5])}")
+    else:
+        count.in_cache += 1
+
+
+def _list_cached(wanted: Wanted, repository: Any) -> dict[str, Path] | None:
+    if repository is None or not wanted.model.dvc_hash:
+        return None
+    try:
+        return list_objects(repository.cache.local, wanted.model.dvc_hash)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,349 @@
+"""Releases in a real MLflow store and a real DVC repository: registered, promoted, rolled back."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow_server import Server
+from project import make_environment
+from release_batch import finish_batch, make_options, publish
+
+from exporter.directory import ExportDirectory, hash_file
+from exporter.errors import ExitCode
+from registry_sync.__main__ import main
+from registry_sync.options import TrackingOptions
+from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
+from registry_sync.tracker import SyncReport, Tracker
+
+RELEASES = Path("releases")
+STAGES = {
+    "stages": {
+        "export": {
+            "matrix": {"model": ["mlp", "bert"]},
+            "cmd": "false",
+            "outs": [{"exports/${item.model}": {"persist": True}}],
+        }
+    }
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with its tables, which take longer to make than all else here."""
+    folder = tmp_path_factory.mktemp("store")
+    MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(here: Path, template: Path) -> MlflowClient:
+    shutil.copy(template, "mlflow.db")
+    return MlflowClient(tracking_uri=f"sqlite:///{here}/mlflow.db")
+
+
+@pytest.fixture
+def repository(here: Path) -> Path:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True, env=make_environment({}))
+    Path("dvc.yaml").write_text(yaml.safe_dump(STAGES))
+    return here
+
+
+def dvc(*arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=make_environment({})).stdout
+
+
+def release(version: str, *new: str, uri: str | None = None, **options: object) -> SyncReport:
+    """A batch in which these exports were due, out of mlp and bert; their bytes are as long for every version."""
+    for name in new:
+        publish(name, f"{name} {version}".ljust(100).encode())
+    rest = tuple(name for name in ("mlp", "bert") if name not in new)
+    tracking = TrackingOptions(uri=uri)
+    run, record = finish_batch(*new, up_to_date=rest, tracking=tracking)
+    return Tracker(tracking, make_options(version=version, **options), RELEASES).finish(run, record)
+
+
+def aliases(store: MlflowClient, alias: str) -> dict[str, str | None]:
+    names = ("mlp", "bert")
+    # Other tests have models of their own on the server.
+    found = {one.name: one.aliases.get(alias) for one in store.search_registered_models() if one.name in names}
+    return {name: None if version is None else str(version) for name, version in found.items()}
+
+
+def read(version: str) -> tuple[ReleaseDirectory, Manifest]:
+    directory = ReleaseDirectory(RELEASES / f"zoo-{version}")
+    return directory, directory.read_manifest()
+
+
+def run(*arguments: str) -> ExitCode:
+    return main(list(arguments))
+
+
+def test_each_model_is_a_version_with_its_origin_and_a_candidate(store: MlflowClient, repository: Path) -> None:
+    report = release("1", "mlp", "bert")
+    assert (report.release_code, report.is_behind) == (ExitCode.OK, False)
+    _, manifest = read("1")
+    for model in manifest.models:
+        assert model.dvc_hash.endswith(".dir")
+        assert model.dvc_hash in Path("dvc.lock").read_text()
+        version = store.get_model_version_by_alias(model.id, "candidate")
+        assert version.tags["modelpress.release"] == "zoo"
+        assert version.tags["modelpress.release_version"] == "1"
+        assert version.tags["modelpress.dvc_hash"] == model.dvc_hash
+        assert version.tags["modelpress.sha256.model.onnx"] == model.model_files[0].sha256
+        assert version.tags["modelpress.in.zoo-1"] == "accepted"
+        assert version.tags["modelpress.model_id"] == model.mlflow_model_id
+        assert store.get_run(model.mlflow_run_id).info.run_name == model.id
+    assert store.get_run(manifest.mlflow_run_id).info.run_name == "zoo"
+
+
+def test_an_export_that_was_up_to_date_keeps_its_version(store: MlflowClient) -> None:
+    release("1", "mlp", "bert")
+    release("2", "mlp")
+    assert aliases(store, "candidate") == {"mlp": "2", "bert": "1"}
+    assert store.get_model_version("bert", "1").tags["modelpress.in.zoo-2"] == "accepted"
+    assert read("2")[0].read_registration().versions == {"mlp": "2", "bert": "1"}
+
+
+def test_a_model_over_budget_is_registered_and_no_candidate(store: MlflowClient) -> None:
+    release("1", "mlp", "bert")
+    publish("bert", b"x" * 200)
+    tracking = TrackingOptions()
+    batch, record = finish_batch("bert", up_to_date=("mlp",), tracking=tracking)
+    report = Tracker(tracking, make_options(version="2"), RELEASES).finish(batch, record)
+    assert report.release_code is ExitCode.EXPORT_FAILED
+    assert aliases(store, "candidate") == {"mlp": "1", "bert": "1"}
+    assert store.get_model_version("bert", "2").tags["modelpress.verdict"] == "over budget"
+
+
+def test_a_store_that_is_away_costs_no_release_and_sync_catches_up(
+    store: MlflowClient, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "away").mkdir()
+    report = release("1", "mlp", "bert", uri=f"sqlite:///{here}/away")
+    assert report.is_behind
+    assert report.release_code is ExitCode.OK
+    assert "zoo-1 is not registered: MLflow is behind" in report.lines
+    assert read("1")[0].read_registration() is None
+    assert run("sync", "--tracking-uri", f"sqlite:///{here}/mlflow.db") == 0
+    assert "zoo-1: registered in MLflow" in capsys.readouterr().out
+    assert aliases(store, "candidate") == {"mlp": "1", "bert": "1"}
+    assert run("sync") == 0
+
+
+def test_what_was_cut_off_before_it_was_registered_is_registered_by_the_next_batch(store: MlflowClient) -> None:
+    release("1", "mlp", "bert")
+    read("1")[0].registration.unlink()
+    store.delete_registered_model_alias("mlp", "candidate")
+    report = release("1")
+    assert report.lines[-1] == "release: nothing new since zoo-1"
+    assert aliases(store, "candidate") == {"mlp": "1", "bert": "1"}
+    assert len(store.search_model_versions("name = 'mlp'")) == 1
+
+
+def test_sync_does_not_take_candidates_back_to_an_older_release(store: MlflowClient) -> None:
+    release("1", "mlp", "bert")
+    release("2", "mlp", "bert")
+    read("1")[0].registration.unlink()
+    assert run("sync") == 0
+    assert aliases(store, "candidate") == {"mlp": "2", "bert": "2"}
+
+
+def test_promote_moves_all_and_rollback_brings_the_versions_and_the_bytes_back(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release("1", "mlp", "bert")
+    before = {path: hash_file(path) for path in Path("exports").rglob("*") if path.is_file()}
+    lock = Path("dvc.lock").read_text()
+    assert run("promote", "zoo") == 0
+    release("2", "mlp", "bert")
+    assert run("promote", "zoo", "--to", "champion", "--release", "2") == 0
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
+    assert "zoo-2 is champion: 2 models, 2 moved" in capsys.readouterr().out
+    assert run("promote", "zoo") == 0
+    assert capsys.readouterr().out == "zoo-2 is champion already\n"
+    assert run("rollback", "zoo") == 0
+    assert "exports/mlp: as in zoo-1" in capsys.readouterr().out
+    assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+    assert {path: hash_file(path) for path in Path("exports").rglob("*") if path.is_file()} == before
+    assert Path("dvc.lock").read_text() == lock
+    assert "up to date" in dvc("status")
+    assert run("verify") == 0
+    assert "releases/zoo-2: ok, 2 in DVC's cache" in capsys.readouterr().out
+    # The first promotion is undone too: there was no champion before it.
+    assert run("rollback", "zoo") == 0
+    assert aliases(store, "champion") == {"mlp": None, "bert": None}
+    assert run("rollback", "zoo") == 2
+    assert "there is no promotion to champion to go back from" in capsys.readouterr().err
+
+
+def test_bytes_that_the_cache_lacks_come_from_the_remote(
+    store: MlflowClient, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    dvc("remote", "add", "-d", "here", str(tmp_path_factory.mktemp("remote")))
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    dvc("push", "-q")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    shutil.rmtree(".dvc/cache")
+    assert run("rollback", "zoo") == 0
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_bytes_that_are_not_to_be_had_stop_a_rollback_before_anything_moves(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    old = ExportDirectory(Path("exports/bert")).model.read_bytes()
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    (place,) = [path for path in Path(".dvc/cache").rglob("*") if path.is_file() and path.read_bytes() == old]
+    place.chmod(0o644)
+    place.unlink() if damage == "gone" else place.write_bytes(old[::-1])
+    assert run("rollback", "zoo") == (6 if damage == "gone" else 7)
+    err = capsys.readouterr().err
+    assert ("neither DVC's cache nor its remote has" if damage == "gone" else "is not what was released") in err
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 2")
+    if damage == "changed":
+        assert run("verify") == 7
+        assert "bert: DVC's cache has other bytes: model.onnx" in capsys.readouterr().err
+    assert run("rollback", "zoo", "--registry-only") == 0
+    assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+
+
+def test_without_dvc_a_rollback_moves_the_aliases_and_says_what_it_leaves(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    assert run("rollback", "zoo") == 0
+    assert "exports/mlp: left as it is; DVC had no version of it in zoo-1" in capsys.readouterr().out
+    assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+
+
+def test_where_an_alias_cannot_be_moved_none_is(store: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    # As somebody would who has cleaned up; bert comes second.
+    store.delete_model_version("bert", "2")
+    assert run("promote", "zoo") == 6
+    assert "nothing was promoted" in capsys.readouterr().err
+    assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+    (first, second) = json.loads((RELEASES / "zoo.promotions.json").read_text())
+    assert (first["state"], second["state"]) == ("done", "put_back")
+
+
+_KILLED = """
+import os, signal, sys
+from mlflow import MlflowClient
+from registry_sync.__main__ import main
+move, calls = MlflowClient.set_registered_model_alias, []
+def die_at_the_second(*arguments):
+    calls.append(arguments)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return move(*arguments)
+MlflowClient.set_registered_model_alias = die_at_the_second
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_a_command_that_is_killed_between_two_aliases_is_undone_by_the_next(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    if command == "rollback":
+        run("promote", "zoo")
+    environment = make_environment({"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)})
+    done = subprocess.run([sys.executable, "-c", _KILLED, command, "zoo"], check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL
+    assert aliases(store, "champion") in ({"mlp": "2", "bert": "1"}, {"mlp": "1", "bert": "2"})
+    capsys.readouterr()
+    assert run(command, "zoo") == 0
+    assert "was cut off" in capsys.readouterr().out
+    number = "2" if command == "promote" else "1"
+    assert aliases(store, "champion") == {"mlp": number, "bert": number}
+
+
+def test_an_alias_that_somebody_else_has_moved_is_not_rolled_back(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    store.set_registered_model_alias("bert", "champion", "1")
+    assert run("rollback", "zoo") == 2
+    assert "bert@champion is version 1, and the last promotion made it 2" in capsys.readouterr().err
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "1"}
+
+
+def test_a_release_that_did_not_pass_is_promoted_only_in_part(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish("mlp")
+    tracking = TrackingOptions()
+    batch, record = finish_batch("mlp", failed=("bert",), tracking=tracking)
+    Tracker(tracking, make_options(version="1"), RELEASES).finish(batch, record)
+    assert run("promote", "zoo") == 1
+    assert "zoo-1 did not pass (bert); see releases/zoo-1/changes.html" in capsys.readouterr().err
+    assert aliases(store, "champion") == {"mlp": None}
+    assert run("promote", "zoo", "--partial") == 0
+    assert aliases(store, "champion") == {"mlp": "1"}
+
+
+def test_checkout_puts_the_bytes_of_a_release_in_place(store: MlflowClient, repository: Path) -> None:
+    release("1", "mlp", "bert")
+    release("2", "mlp")
+    assert run("checkout", "zoo", "--release", "1") == 0
+    assert subprocess.run(["sha256sum", "-c", "--quiet", "releases/zoo-1/SHA256SUMS"], check=False).returncode == 0
+    assert len(find_releases(RELEASES)) == 2
+
+
+def test_an_export_that_dvc_does_not_have_as_it_is_has_no_hash(store: MlflowClient, repository: Path) -> None:
+    release("1", "mlp", "bert")
+    publish("mlp", b"mlp by hand".ljust(100))
+    tracking = TrackingOptions(mlflow=False, dvc=False)
+    batch, record = finish_batch("mlp", up_to_date=("bert",), tracking=tracking)
+    Tracker(tracking, make_options(version="2"), RELEASES).finish(batch, record)
+    _, manifest = read("2")
+    assert manifest.find("mlp").dvc_hash == ""
+    assert manifest.find("bert").dvc_hash == read("1")[1].find("bert").dvc_hash
+
+
+def test_a_server_does_the_same_as_a_file(server: Server, here: Path) -> None:
+    release("1", "mlp", "bert", uri=server.uri)
+    assert run("promote", "zoo") == 0
+    release("2", "mlp", "bert", uri=server.uri)
+    client = MlflowClient(tracking_uri=server.uri)
+    assert run("promote", "zoo") == 0
+    assert aliases(client, "champion") == aliases(client, "candidate") == {"mlp": "2", "bert": "2"}
+    assert run("rollback", "zoo", "--registry-only") == 0
+    assert aliases(client, "champion") == {"mlp": "1", "bert": "1"}
+    assert run("rollback", "zoo", "--registry-only") == 0
+    assert aliases(client, "champion") == {"mlp": None, "bert": None}
