@@ -41,7 +41,7 @@ def run_export(
     """Run all steps of one export, from files to files: what a worker calls, and `exporter.export` for a notebook.
 
     The captured program is let go as soon as it is saved. The directory gets model.onnx (and model.onnx.data),
-    spec.json, result.json and report.md.
+    spec.json, result.json, report.md and report.html.
 
     Args:
         spec: What to export; see `ExportSpec`.
@@ -121,7 +121,7 @@ def describe_result(spec: ExportSpec, failure: Failure | None, started: float, *
 
 
 def write_result(directory: ExportDirectory, result: ExportResult, *, is_given: bool = False) -> None:
-    """Write the report, then result.json: the result is there only when all else is.
+    """Write the reports, then result.json: the result is there only when all else is.
 
     Args:
         directory: Of the export.
@@ -131,4 +131,9 @@ def write_result(directory: ExportDirectory, result: ExportResult, *, is_given: 
     if result.failure is not None:
         write_bundle(directory, result, is_given=is_given)
     directory.report.write_text(render_report(result), encoding="utf-8")
+    # jinja2 is for who writes a page: not for the parent of a batch in which nothing is due.
+    from exporter.pages.page import write_page
+    from exporter.pages.report_page import render_report_page
+
+    write_page(directory.page, render_report_page(result))
     write_json(directory.result, result)

@@ -175,6 +175,11 @@ class ExportDirectory:
         return self.path / "report.md"
 
     @property
+    def page(self) -> Path:
+        """The report for a browser: rendered from the result, and no part of what is recorded or hashed."""
+        return self.path / "report.html"
+
+    @property
     def torch_report(self) -> Path:
         """The Markdown report that torch's exporter writes; kept where a conversion failed."""
         return self.path / "torch_onnx_report.md"
@@ -225,7 +230,7 @@ class ExportDirectory:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         self.clear_unfinished()
         self.clear_model()
-        for path in (self.result, self.report, self.torch_report):
+        for path in (self.result, self.report, self.page, self.torch_report):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.repro, ignore_errors=True)
 

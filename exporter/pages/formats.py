@@ -4,7 +4,7 @@ import math
 
 __all__ = ["FILTERS", "cut", "say_bytes", "say_count", "say_number", "say_seconds", "say_share"]
 
-_NONE = "–"
+_NONE = "\N{EN DASH}"
 _KIBI = 1024
 _MAX_NAME = 160
 
@@ -49,7 +49,7 @@ def say_share(value: float | None) -> str:
     if value is None:
         return _NONE
     if value >= 10:
-        return f"{value:,.0f} ×"
+        return f"{value:,.0f} \N{MULTIPLICATION SIGN}"
     return f"{100 * value:.2g} %" if value < 0.995 else f"{100 * value:.0f} %"
 
 
