@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 _PIECE_BYTES = 1 << 20
-# What `write_json` calls the file that it writes before it renames it.
-_CUT_OFF = re.compile(r"\..+\.json\.\d+")
+# What `write_json`, and `pages.page.write_page`, call the file that they write before they rename it.
+_CUT_OFF = re.compile(r"\..+\.(json|html)\.\d+")
 
 
 class NewerSchemaError(DataError):
@@ -90,7 +90,7 @@ def write_json(path: Path, value: Any, *, is_durable: bool = False) -> None:
 
 
 def remove_cut_off(folder: Path) -> None:
-    """Remove what a process that was killed in `write_json` has left in a folder."""
+    """Remove what a process that was killed in `write_json` or `write_page` has left in a folder."""
     for path in folder.iterdir():
         if _CUT_OFF.fullmatch(path.name):
             path.unlink(missing_ok=True)

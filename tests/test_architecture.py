@@ -28,6 +28,7 @@ PLAIN = (
     *("spec", "evidence", "result", "errors", "plain_data", "directory", "cases", "suggestion", "checkpoint", "cuda"),
     "readiness",
     "targets",
+    "limits",
 )
 
 

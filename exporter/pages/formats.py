@@ -33,12 +33,13 @@ def say_bytes(value: float | None) -> str:
 
 
 def say_seconds(value: float | None) -> str:
-    """Three digits and a unit: `0.21 ms`, `12.3 s`, `4 min 10 s`."""
+    """Three digits and a unit: `210 us`, `12.3 s`, `4 min 10 s`."""
     if value is None:
         return _NONE
-    if value < 1:
-        return f"{value * 1000:.3g} ms"
-    if value < 100:
+    for unit, factor in (("\N{GREEK SMALL LETTER MU}s", 1e6), ("ms", 1e3)):
+        if value * factor < 999.5:
+            return f"{_three_digits(value * factor)} {unit}"
+    if value < 99.95:
         return f"{_three_digits(value)} s"
     minutes, seconds = divmod(round(value), 60)
     return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
@@ -61,6 +62,8 @@ def cut(text: str, length: int = _MAX_NAME) -> str:
 def _three_digits(value: float) -> str:
     if not value:
         return "0"
+    # First to three digits: else 0.9996 would have four.
+    value = float(f"{value:.3g}") if abs(value) < 1000 else value
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 

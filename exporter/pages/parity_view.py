@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from exporter.evidence import CaseRecord, NoiseRecord, OutputParity
+from exporter.evidence import CaseRecord, OutputParity
+from exporter.limits import gates_elements, limit_share
 from exporter.result import ExportResult
 from exporter.spec import Precision
 
@@ -93,7 +94,7 @@ def view_parity(result: ExportResult) -> ParityView:
             for key in ("rtol", "atol", "max_rel_l2")
             if (value := getattr(precision, key)) is not None
         ),
-        has_element_gate=_gates_elements(precision),
+        has_element_gate=gates_elements(precision),
         worst=max(found, key=_rank, default=None),
         num_outputs=len({one.output.output for one in found}),
         missing_floors=[(name, reason) for reason, name in reasons.items()],
@@ -101,30 +102,13 @@ def view_parity(result: ExportResult) -> ParityView:
 
 
 def _compare(case: CaseRecord, output: OutputParity, precision: Precision) -> Comparison:
-    limit = precision.max_rel_l2
-    shares = [output.in_tolerances, _divide(output.rel_l2, limit)]
     noise = output.noise
-    floors = [noise.torch.in_tolerances, _divide(_relative_rms(noise), limit)] if noise is not None else []
-    if _gates_elements(precision) and output.in_tolerances is None:
-        # Beyond any multiple, whatever the other gate says.
-        shares = []
-    return Comparison(case=case, output=output, share=_largest(shares), floor=_largest(floors))
-
-
-def _gates_elements(precision: Precision) -> bool:
-    return precision.rtol is not None or precision.atol is not None
-
-
-def _relative_rms(noise: NoiseRecord) -> float | None:
-    return _divide(noise.torch.rms, noise.scale)
-
-
-def _divide(value: float | None, limit: float | None) -> float | None:
-    return None if value is None or not limit else value / limit
-
-
-def _largest(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+    floor = None
+    if noise is not None:
+        limit = precision.max_rel_l2
+        norm = noise.torch.rms / noise.scale / limit if limit and noise.scale else None
+        floor = max((share for share in (noise.torch.in_tolerances, norm) if share is not None), default=None)
+    return Comparison(case=case, output=output, share=limit_share(output, precision), floor=floor)
 
 
 def _rank(one: Comparison) -> tuple[bool, float]:
