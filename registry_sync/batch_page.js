@@ -6,11 +6,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const heads = Array.from(table.tHead.rows[0].cells);
   heads.forEach((head, column) => {
     const key = (row) => {
-      const text = row.cells[column].dataset.key;
-      return text === undefined ? row.cells[column].textContent.trim() : text === "" ? null : Number(text);
+      const cell = row.cells[column];
+      const text = cell.dataset.key;
+      if (text === undefined) return cell.firstElementChild.textContent;
+      return text === "" ? null : Number(text);
     };
     const compare = (one, other) =>
-      typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other));
+      typeof one === "number" ? one - other : one.localeCompare(other, "en", { numeric: true });
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);

@@ -29,7 +29,7 @@ def say_bytes(value: float | None) -> str:
         if abs(size) < 999.5:
             break
         size, unit = size / _KIBI, larger
-    return f"{_three_digits(size)} {unit}"
+    return f"{size:.0f} B" if unit == "B" else f"{_three_digits(size)} {unit}"
 
 
 def say_seconds(value: float | None) -> str:

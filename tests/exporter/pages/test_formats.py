@@ -10,6 +10,7 @@ from exporter.pages.formats import cut, say_bytes, say_count, say_number, say_se
     [
         (None, "\N{EN DASH}"),
         (0, "0 B"),
+        (4, "4 B"),
         (812, "812 B"),
         (1000, "0.977 KiB"),
         (1024, "1.00 KiB"),
