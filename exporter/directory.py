@@ -180,6 +180,11 @@ class ExportDirectory:
         return self.path / "report.html"
 
     @property
+    def graph(self) -> Path:
+        """The model's graph, to look at in a browser."""
+        return self.path / "graph.html"
+
+    @property
     def torch_report(self) -> Path:
         """The Markdown report that torch's exporter writes; kept where a conversion failed."""
         return self.path / "torch_onnx_report.md"
@@ -230,7 +235,7 @@ class ExportDirectory:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         self.clear_unfinished()
         self.clear_model()
-        for path in (self.result, self.report, self.page, self.torch_report):
+        for path in (self.result, self.report, self.page, self.graph, self.torch_report):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.repro, ignore_errors=True)
 
