@@ -54,7 +54,9 @@ def compare(
     with np.errstate(over="ignore"):
         difference = np.abs(wide_actual[finite] - wide_expected[finite])
     magnitude = np.abs(wide_expected[finite])
-    num_mismatched = int((difference > tolerance(precision, magnitude)).sum()) + displaced
+    allowed = tolerance(precision, magnitude)
+    num_mismatched = int((difference > allowed).sum()) + displaced
+    in_tolerances = _largest_share(difference, allowed)
     rel_l2 = _relative_norm(difference, magnitude)
     # Integers above 2**53 do not fit a double; equality is asked of them, and of booleans, as they are.
     if expected.dtype.kind in "iub":
@@ -75,6 +77,7 @@ def compare(
         max_abs_diff=_largest(difference),
         max_rel_diff=_largest(relative),
         rel_l2=rel_l2,
+        in_tolerances=in_tolerances,
         reason=", ".join(reasons),
     )
 
@@ -107,6 +110,21 @@ def _relative_norm(difference: NDArray[np.float64], magnitude: NDArray[np.float6
         return None
     ratio = float(np.linalg.norm(difference / largest) / max(np.linalg.norm(magnitude / largest), np.finfo(float).tiny))
     return ratio if np.isfinite(ratio) else None
+
+
+def _largest_share(difference: NDArray[np.float64], allowed: NDArray[np.float64]) -> float | None:
+    """The largest difference as a multiple of what is allowed it; None where that is nothing, or no limit at all.
+
+    Overwrites `allowed`, since an output may be large.
+    """
+    if np.isinf(allowed).all():
+        return 0.0 if not allowed.size else None
+    if difference[allowed == 0].any():
+        return None
+    # Where both are infinite nothing can be said, either.
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.divide(difference, allowed, out=allowed, where=allowed > 0)
+    return _largest(allowed)
 
 
 def _largest(differences: NDArray[np.float64]) -> float | None:

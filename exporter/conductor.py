@@ -41,7 +41,7 @@ def run_export(
     """Run all steps of one export, from files to files: what a worker calls, and `exporter.export` for a notebook.
 
     The captured program is let go as soon as it is saved. The directory gets model.onnx (and model.onnx.data),
-    spec.json, result.json and report.md.
+    spec.json, result.json, report.md, report.html and graph.html.
 
     Args:
         spec: What to export; see `ExportSpec`.
@@ -69,6 +69,7 @@ def run_export(
     write_json(target.spec, spec)
     # torch takes a second to import, which is nothing to who only reads specs and results, and no part of an export.
     from exporter.device import CudaMemory
+    from exporter.pages.graph import write_graph
     from exporter.sequence import run_steps, set_threads
 
     num_threads = set_threads(threads)
@@ -87,6 +88,8 @@ def run_export(
             log.exception("%s failed", failure.step, exc_info=stopped.__cause__)
     if failure is None and spec.export.compare_torchscript:
         findings["torchscript"] = compare_with_torchscript(target, is_built=module is None, threads=num_threads)
+    if target.model.exists():
+        write_graph(target, spec.id)
     findings.update(steps=recorder.records, baseline_rss_bytes=baseline, cpu_s=_read_cpu_s() - cpu)
     result = describe_result(spec, failure, started, **findings)
     write_result(target, result, is_given=module is not None)
@@ -121,7 +124,7 @@ def describe_result(spec: ExportSpec, failure: Failure | None, started: float, *
 
 
 def write_result(directory: ExportDirectory, result: ExportResult, *, is_given: bool = False) -> None:
-    """Write the report, then result.json: the result is there only when all else is.
+    """Write the reports, then result.json: the result is there only when all else is.
 
     Args:
         directory: Of the export.
@@ -131,4 +134,9 @@ def write_result(directory: ExportDirectory, result: ExportResult, *, is_given: 
     if result.failure is not None:
         write_bundle(directory, result, is_given=is_given)
     directory.report.write_text(render_report(result), encoding="utf-8")
+    # jinja2 is for who writes a page: not for the parent of a batch in which nothing is due.
+    from exporter.pages.page import write_page
+    from exporter.pages.report_page import render_report_page
+
+    write_page(directory.page, render_report_page(result))
     write_json(directory.result, result)

@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 _PIECE_BYTES = 1 << 20
-# What `write_json` calls the file that it writes before it renames it.
-_CUT_OFF = re.compile(r"\..+\.json\.\d+")
+# What `write_json`, and `pages.page.write_page`, call the file that they write before they rename it.
+_CUT_OFF = re.compile(r"\..+\.(json|html)\.\d+")
 
 
 class NewerSchemaError(DataError):
@@ -90,7 +90,7 @@ def write_json(path: Path, value: Any, *, is_durable: bool = False) -> None:
 
 
 def remove_cut_off(folder: Path) -> None:
-    """Remove what a process that was killed in `write_json` has left in a folder."""
+    """Remove what a process that was killed in `write_json` or `write_page` has left in a folder."""
     for path in folder.iterdir():
         if _CUT_OFF.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -175,6 +175,16 @@ class ExportDirectory:
         return self.path / "report.md"
 
     @property
+    def page(self) -> Path:
+        """The report for a browser: rendered from the result, and no part of what is recorded or hashed."""
+        return self.path / "report.html"
+
+    @property
+    def graph(self) -> Path:
+        """The model's graph, to look at in a browser."""
+        return self.path / "graph.html"
+
+    @property
     def torch_report(self) -> Path:
         """The Markdown report that torch's exporter writes; kept where a conversion failed."""
         return self.path / "torch_onnx_report.md"
@@ -225,7 +235,7 @@ class ExportDirectory:
         """Remove what an earlier export left, so that no file of it can pass for one of the next."""
         self.clear_unfinished()
         self.clear_model()
-        for path in (self.result, self.report, self.torch_report):
+        for path in (self.result, self.report, self.page, self.graph, self.torch_report):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.repro, ignore_errors=True)
 

@@ -86,6 +86,9 @@ class OutputParity:
     # ||actual - expected|| / ||expected||, the Euclidean norms of the whole output; None also where it is infinite,
     # expected being all zero.
     rel_l2: float | None = None
+    # The largest difference as a multiple of what rtol and atol allow its element; None also where they allow nothing,
+    # or elements are not gated.
+    in_tolerances: float | None = None
     # Empty if passed, else what is wrong in a few words.
     reason: str = ""
     # None where there was no float64 run to compare with, or the output has no float32 to compare.

@@ -91,6 +91,12 @@ def _import_exporter() -> None:
     # For their imports: onnx, onnxscript and ONNX Runtime, and what a worker calls.
     importlib.import_module("exporter.sequence")
     importlib.import_module("exporter.worker")
+    # Compiled here, a page takes a worker 2 ms; else it takes 60.
+    importlib.import_module("exporter.pages.report_page")
+    importlib.import_module("exporter.pages.page").compile_pages()
+    # Read and packed once for all workers.
+    with suppress(LookupError):
+        importlib.import_module("exporter.pages.graph").read_viewer()
     # torch.fx makes a progress bar, unseen, for each graph that it interprets; the first starts a thread.
     with suppress(ImportError):
         tqdm: Any = importlib.import_module("tqdm")

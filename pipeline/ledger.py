@@ -17,6 +17,7 @@ from pathlib import Path
 
 from exporter.directory import ExportDirectory, sync, write_json
 from exporter.errors import ExitCode, StorageError
+from exporter.limits import find_max_limit_share
 from exporter.provenance import read_commit
 from exporter.result import ExportResult
 from exporter.versions import library_versions
@@ -24,6 +25,7 @@ from pipeline.config import Config
 from pipeline.event_log import append_event
 from pipeline.plan import PlannedExport
 from pipeline.storage_faults import require_one_file_system, require_writable, storage_faults
+from registry_sync.changes import find_earlier_batch
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
 from registry_sync.redaction import redact
@@ -171,13 +173,19 @@ class Ledger:
         return directory.path
 
     def close(self, code: ExitCode) -> BatchRecord:
-        """Write the summary; every planned export has to have its record by now.
+        """Write the summary, and before it a page for a browser; every planned export has to have its record by now.
 
         Raises:
             StorageError: The disk would not; the next start writes one.
         """
         record = self._describe([self.records[plan.spec.id] for plan in self._planned], time.time(), code)
         self.log_event("batch_ended", exit_code=int(code))
+        if record.has_news:
+            # Not for a run in which nothing was due, which takes no longer than this import.
+            from registry_sync.batch_page import write_batch_page
+
+            with storage_faults(self.run.page, _RUNS_KEY):
+                write_batch_page(self.run, record, find_earlier_batch(self.run, record))
         with storage_faults(self.run.summary, _RUNS_KEY):
             self.run.write_summary(record)
         return record
@@ -221,6 +229,8 @@ def record_result(result: ExportResult, reason: str, directory: Path, num_tries:
         opset_version=result.spec.export.opset_version,
         precision=result.spec.precision.name.value,
         max_abs_diff=result.max_abs_diff,
+        max_limit_share=find_max_limit_share(result),
+        max_noise_ratio=result.max_noise_ratio,
         export_peak_bytes=result.export_peak_bytes,
         rescued_by=result.rescued_by,
         size_bytes=result.size_bytes,

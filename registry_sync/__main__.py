@@ -105,7 +105,7 @@ def _sync(named: list[RunDirectory], uri: str | None, budget_s: float | None) ->
             for line in lines:
                 num_lines += 1
                 yield line
-        except SyncError as error:
+        except (SyncError, DataError) as error:
             behind.append(str(error))
     if behind:
         raise SyncError("\n".join(behind))

@@ -1,12 +1,13 @@
 """What changed since the last batch of the same name, in words for a reviewer's table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from exporter.plain_data import DataError
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
 
-__all__ = ["EarlierBatch", "Reading", "describe_change", "find_earlier_batch", "read_export"]
+__all__ = ["Change", "EarlierBatch", "Reading", "describe_change", "find_earlier_batch", "list_changes", "read_export"]
 
 # Less than this comes and goes by itself: memory by the allocator, time by whatever else the machine does.
 _MEMORY_SHARE = 0.1
@@ -23,10 +24,25 @@ class Reading:
 
     outcome: Outcome
     max_abs_diff: float | None = None
+    max_limit_share: float | None = None
+    max_noise_ratio: float | None = None
     export_peak_bytes: float | None = None
     size_bytes: float | None = None
     num_nodes: float | None = None
     duration_s: float | None = None
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A number that is worth a look now, beside what it was."""
+
+    # Of the field of `Reading`, and what it is called in words; empty for what another one tells, too.
+    field: str
+    name: str
+    # `+12 %`, `x4` or `-3`.
+    text: str
+    is_more: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +58,13 @@ def read_export(export: ExportRecord) -> Reading:
     return Reading(
         outcome=export.outcome,
         max_abs_diff=export.max_abs_diff,
+        max_limit_share=export.max_limit_share,
+        max_noise_ratio=export.max_noise_ratio,
         export_peak_bytes=export.export_peak_bytes,
         size_bytes=export.size_bytes or None,
         num_nodes=export.num_nodes or None,
         duration_s=export.duration_s or None,
+        latency_s=export.latency_s,
     )
 
 
@@ -72,35 +91,46 @@ def describe_change(now: Reading, before: Reading | None) -> str:
     if before is None:
         return "first time"
     if now.outcome in GOOD and before.outcome in GOOD:
-        return ", ".join(_list_changes(now, before)) or "as before"
+        changes = [f"{change.name} {change.text}" for change in list_changes(now, before) if change.name]
+        return ", ".join(changes) or "as before"
     if (now.outcome in GOOD) == (before.outcome in GOOD) and now.outcome is before.outcome:
         return "as before"
     return f"{before.outcome.words if before.outcome not in GOOD else 'passed'} before"
 
 
-def _list_changes(now: Reading, before: Reading) -> list[str]:
-    changes = [
-        _describe_factor("diff", now.max_abs_diff, before.max_abs_diff),
-        _describe_share("size", now.size_bytes, before.size_bytes, 0.0),
-        _describe_count("nodes", now.num_nodes, before.num_nodes),
-        _describe_share("peak", now.export_peak_bytes, before.export_peak_bytes, _MEMORY_SHARE),
-        _describe_share("time", now.duration_s, before.duration_s, _TIME_SHARE),
-    ]
-    return [change for change in changes if change]
+def list_changes(now: Reading, before: Reading) -> list[Change]:
+    """The numbers of two exports that passed which differ by more than they do by themselves."""
+    found = []
+    for name, label, describe in _COMPARED:
+        one, other = getattr(now, name), getattr(before, name)
+        if one and other and (text := describe(one, other)):
+            found.append(Change(name, label, text, is_more=one > other))
+    return found
 
 
-def _describe_factor(name: str, now: float | None, before: float | None) -> str:
-    if not now or not before or 1 / _DIFF_FACTOR < now / before < _DIFF_FACTOR:
-        return ""
-    return f"{name} x{now / before:.2g}"
+def _describe_factor(now: float, before: float) -> str:
+    return "" if 1 / _DIFF_FACTOR < now / before < _DIFF_FACTOR else f"x{now / before:.2g}"
 
 
-def _describe_share(name: str, now: float | None, before: float | None, threshold: float) -> str:
-    if not now or not before or now == before or abs(now / before - 1) < threshold:
+def _describe_share(now: float, before: float, threshold: float = 0.0) -> str:
+    if now == before or abs(now / before - 1) < threshold:
         return ""
     share = 100 * (now / before - 1)
-    return f"{name} {share:+.0f} %" if abs(share) >= 1 else f"{name} {share:+.1g} %"
+    return f"{share:+.0f} %" if abs(share) >= 1 else f"{share:+.1g} %"
 
 
-def _describe_count(name: str, now: float | None, before: float | None) -> str:
-    return f"{name} {now - before:+.0f}" if now and before and now != before else ""
+def _describe_count(now: float, before: float) -> str:
+    return f"{now - before:+.0f}" if now != before else ""
+
+
+# Field, name, and what says how it differs. In words the share of the limit is told by the difference that it is of.
+_COMPARED: Sequence[tuple[str, str, Callable[[float, float], str]]] = (
+    ("max_abs_diff", "diff", _describe_factor),
+    ("max_limit_share", "", _describe_factor),
+    ("max_noise_ratio", "noise", _describe_factor),
+    ("size_bytes", "size", _describe_share),
+    ("num_nodes", "nodes", _describe_count),
+    ("export_peak_bytes", "peak", partial(_describe_share, threshold=_MEMORY_SHARE)),
+    ("duration_s", "time", partial(_describe_share, threshold=_TIME_SHARE)),
+    ("latency_s", "latency", partial(_describe_share, threshold=_TIME_SHARE)),
+)

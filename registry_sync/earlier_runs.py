@@ -40,9 +40,12 @@ def _read(child: Run) -> tuple[str, Reading]:
     reading = Reading(
         outcome=Outcome(child.data.tags["modelpress.outcome"]),
         max_abs_diff=metrics.get("max_abs_diff"),
+        max_limit_share=metrics.get("max_limit_share"),
+        max_noise_ratio=metrics.get("max_noise_ratio"),
         export_peak_bytes=metrics.get("export_peak_bytes"),
         size_bytes=metrics.get("size_bytes"),
         num_nodes=metrics.get("num_nodes"),
         duration_s=metrics.get("duration_s"),
+        latency_s=metrics.get("latency_s"),
     )
     return child.data.tags["modelpress.export"], reading

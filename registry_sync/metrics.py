@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from exporter.limits import find_max_limit_share
 from exporter.result import ExportResult
 from registry_sync.record import ENDED, GOOD, BatchRecord, Outcome
 
@@ -14,6 +15,7 @@ def collect_metrics(result: ExportResult) -> dict[str, float]:
         "duration_s": result.duration_s,
         "max_abs_diff": result.max_abs_diff,
         "max_rel_diff": result.max_rel_diff,
+        "max_limit_share": find_max_limit_share(result),
         "max_noise_ratio": result.max_noise_ratio,
         "max_rel_l2": result.max_rel_l2,
         "num_cases": len(result.cases),

@@ -20,6 +20,7 @@ from exporter.directory import ExportDirectory, write_json
 from exporter.errors import IntegrityError, SyncError
 from exporter.plain_data import DataError, flatten, to_plain
 from exporter.result import ExportResult
+from registry_sync.batch_page import write_batch_page
 from registry_sync.bounded import Budget
 from registry_sync.changes import find_earlier_batch
 from registry_sync.earlier_runs import find_earlier_runs
@@ -126,7 +127,9 @@ class _BatchLog:
         metrics = collect_batch_metrics(record, results)
         tags = {"mlflow.note.content": cut_text(note)}
         self._log_values(run_id, metrics=_make_metrics(metrics, record.ended_at), tags=tags)
-        self._upload(run_id, {path.name: path for path in (self._run.summary, self._run.events)})
+        # Again: MLflow may know an earlier batch that the disk does not, and a killed run has no page.
+        write_batch_page(self._run, record, earlier)
+        self._upload(run_id, {path.name: path for path in (self._run.page, self._run.summary, self._run.events)})
         self._store.call(self._client.log_text, run_id, note, "summary.md")
         failed = record.count(Outcome.failed) + record.count(Outcome.unproven)
         self._end_run(run_id, "FAILED" if failed else "FINISHED", record.ended_at)

@@ -54,6 +54,9 @@ class ExportRecord:
     opset_version: int
     precision: str
     max_abs_diff: float | None = None
+    # The error that came nearest to its limit, as a part of it, and ONNX Runtime's in multiples of PyTorch's own.
+    max_limit_share: float | None = None
+    max_noise_ratio: float | None = None
     export_peak_bytes: int | None = None
     size_bytes: int = 0
     num_nodes: int = 0
@@ -108,6 +111,11 @@ class RunDirectory:
     def plan(self) -> Path:
         """What the batch set out to do; of use only where it was killed before it could write its summary."""
         return self.path / "plan.json"
+
+    @property
+    def page(self) -> Path:
+        """The batch for a browser; rendered from the summary, where anything was carried out."""
+        return self.path / "index.html"
 
     @property
     def events(self) -> Path:

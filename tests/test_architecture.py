@@ -28,6 +28,7 @@ PLAIN = (
     *("spec", "evidence", "result", "errors", "plain_data", "directory", "cases", "suggestion", "checkpoint", "cuda"),
     "readiness",
     "targets",
+    "limits",
 )
 
 
@@ -77,7 +78,7 @@ def test_nothing_imports_the_zoo() -> None:
     [
         ("exporter", {"torch", "onnx", "onnxruntime", "hydra", "mlflow", "dvc"}),
         ("pipeline.__main__", {"torch", "hydra", "mlflow", "rich"}),
-        ("pipeline.cli", {"torch", "onnx", "onnxruntime", "mlflow", "dvc"}),
+        ("pipeline.cli", {"torch", "onnx", "onnxruntime", "mlflow", "dvc", "jinja2"}),
         ("registry_sync.__main__", {"torch", "onnx", "mlflow", "dvc", "hydra"}),
         ("registry_sync.mlflow_log", {"torch", "onnxruntime", "hydra", "dvc"}),
         ("exporter.worker", {"torch", "mlflow", "dvc", "hydra"}),

@@ -127,7 +127,9 @@ def test_a_broken_model_is_reported_by_step_kind_and_cause(
     assert (failure["step"], failure["kind"]) == (step, kind)
     assert cause in failure["cause"]
     directory = broken.path / export["directory"]
-    assert {"result.json", "report.md", "worker.log", "spec.json"} <= {path.name for path in directory.iterdir()}
+    assert {"result.json", "report.html", "report.md", "worker.log", "spec.json"} <= {
+        path.name for path in directory.iterdir()
+    }
 
 
 def test_a_failed_export_is_a_failed_run_in_mlflow(broken: Project) -> None:

@@ -100,7 +100,7 @@ def test_an_export_run_has_params_metrics_tags_and_true_times(zoo: Project, runs
 
 def test_a_run_has_what_tells_of_the_export(client: MlflowClient, runs: dict[str, object]) -> None:
     names = {item.path for item in client.list_artifacts(runs["mlp"].info.run_id)}
-    assert names == {"fingerprint.json", "result.json", "spec.json", "report.md", "worker.log"}
+    assert names == {"fingerprint.json", "result.json", "spec.json", "report.html", "report.md", "worker.log"}
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -47,6 +47,26 @@ def test_an_element_passes_up_to_atol_plus_rtol_times_expected(expected, actual,
     assert found.max_abs_diff == abs(actual - expected)
 
 
+@pytest.mark.parametrize(
+    ("expected", "actual", "gates", "share"),
+    [
+        # 0.25 of 0.25, and 0.25 of 0.25 + 0.125 * 2.
+        (f64(0, 2), f64(0.25, 2.25), EDGE, 1.0),
+        (f64(0, 2), f64(0.125, 2.25), EDGE, 0.5),
+        (f64(0, 2), f64(0, 4), EDGE, 4.0),
+        (f64(1, NAN), f64(1, NAN), EDGE, 0.0),
+        (f64(), f64(), EDGE, 0.0),
+        # Nothing is allowed where PyTorch gives zero; equal is equal there, and a difference is beyond any multiple.
+        (f64(0, 2), f64(0, 2.5), precision(rtol=0.5), 0.5),
+        (f64(0, 2), f64(0.1, 2.5), precision(rtol=0.5), None),
+        # Elements are not gated.
+        (f64(0, 2), f64(0, 2), precision(None, None), None),
+    ],
+)
+def test_the_largest_difference_is_told_in_multiples_of_what_its_element_may_have(expected, actual, gates, share):
+    assert compare("y", expected, actual, gates, allow_nonfinite=True).in_tolerances == share
+
+
 def test_the_tolerance_is_relative_to_pytorch_not_to_onnx_runtime():
     half = precision(rtol=0.5)
     assert compare("y", f32(10), f32(5), half).passed

@@ -133,6 +133,7 @@ def test_torchs_report_is_kept_under_a_fixed_name_where_the_conversion_failed(tm
     failed(faulty_models.TakesSingularValues(), tmp_path)
     assert "aten._linalg_svd" in (tmp_path / "torch_onnx_report.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "report.html",
         "report.md",
         "repro",
         "result.json",
@@ -544,10 +545,11 @@ def test_steps_are_announced_in_order_and_threads_are_set(tmp_path):
     assert torch.get_num_threads() == 1
 
 
-def test_an_export_leaves_its_five_files_and_no_other(perceptron):
+def test_an_export_leaves_its_six_files_and_no_other(perceptron):
     assert sorted(path.name for path in perceptron.directory.path.iterdir()) == [
         "model.onnx",
         "model.onnx.data",
+        "report.html",
         "report.md",
         "result.json",
         "spec.json",

@@ -15,6 +15,7 @@ FORK = """
 import gc, os, sys, threading
 from multiprocessing import Pipe
 import exporter.template
+from exporter.pages import page
 from exporter import readiness
 from exporter.worker import run_worker
 
@@ -22,6 +23,8 @@ assert readiness._recorded.is_warm, readiness._recorded
 assert gc.isenabled()
 assert gc.get_freeze_count() > 100_000
 assert threading.active_count() == 1
+compiled = {name for _, name in page._make_environment(page.TEMPLATES).cache}
+assert {"base.html.j2", "report.html.j2"} <= compiled
 log, output = Pipe(duplex=False)
 if os.fork() == 0:
     run_worker(sys.argv[1], 1, output)

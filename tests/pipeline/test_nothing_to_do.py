@@ -15,7 +15,7 @@ from pipeline import cli
 from pipeline.fingerprint import take_fingerprint
 
 ARGUMENTS = ["-m", "+model=mlp", "model.seed=range(0,100)"]
-HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "transformers", "mlflow", "dvc"}
+HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "transformers", "mlflow", "dvc", "jinja2"}
 
 
 def publish_export(spec: ExportSpec) -> None:

@@ -1,0 +1,199 @@
+"""The graph of a saved model as one HTML file: Netron's own viewer, and the model without its weights.
+
+The page asks nobody for anything, so that it can be looked at where MLflow shows artifacts: in a frame without network,
+storage, or a place of its own. It is packed from the installed `netron` package, file by file and without a bundler:
+modules become blobs in the browser (`graph.js`). Netron's own page would not do: it loads its modules by relative
+addresses, asks a server in which country it is, and reports to an analytics service.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+import importlib.metadata
+import importlib.util
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from exporter.directory import ExportDirectory
+from exporter.pages.page import render_page, write_page
+
+__all__ = ["MAX_NODES", "read_viewer", "render_graph", "strip_weights", "write_graph"]
+
+# Chromium takes five seconds for 4,000 on a slow machine, and nobody finds anything in more: there the page is words.
+MAX_NODES = 3000
+# Initializers and constants of no more elements keep their values: shapes, axes, scales.
+_MAX_ELEMENTS = 32
+# In an order in which each imports only those before it; other formats' readers are left out.
+_MODULES = ("base", "text", "zip", "protobuf", "json", "dagre", "grapher", "onnx-proto", "onnx-schema", "onnx", "view")
+_METADATA = "onnx-metadata.json"
+# Its menu opens files and windows, which this page has not.
+_STYLE = "#menu-button { display: none }"
+_STORED = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+
+def write_graph(directory: ExportDirectory, name: str) -> None:
+    """Write the graph's page beside the model, or a page that says why there is no graph in it.
+
+    Args:
+        directory: Of an export that has its model.
+        name: Of the export.
+
+    Raises:
+        OSError: The disk would not.
+    """
+    try:
+        page = render_graph(directory.model, name)
+    except (DecodeError, LookupError, ValueError) as error:
+        page = _render_words(name, f"The graph cannot be shown: {error}")
+    write_page(directory.graph, page)
+
+
+def render_graph(path: Path, name: str, url: str = "") -> str:
+    """A page that shows the graph of a model.
+
+    Args:
+        path: Of the .onnx file; files with external data need not be there.
+        name: What the page calls it; may hold anything.
+        url: Where a server has the model, relative to the page, with files of external data beside it. Empty: the
+            model is in the page, without its weights.
+
+    Raises:
+        OSError: The file cannot be read.
+        google.protobuf.message.DecodeError: It is no ONNX file.
+        LookupError: The installed Netron is not one that can be packed.
+    """
+    model = onnx.load(path, load_external_data=False)
+    graphs = list(_find_graphs(model))
+    num_nodes = sum(len(nodes) for nodes, _ in graphs)
+    if num_nodes > MAX_NODES:
+        return _render_words(
+            name, f"{num_nodes:,} nodes are too many to draw in a page, which takes up to {MAX_NODES:,}."
+        )
+    viewer = read_viewer()
+    parts = {
+        "name": f"{name}.onnx",
+        "title": name,
+        "version": viewer.version,
+        "viewer": viewer.packed,
+        "assets": _pack_metadata(viewer.folder, {node.op_type for nodes, _ in graphs for node in nodes}),
+    }
+    if url:
+        parts["url"] = url
+    else:
+        strip_weights(model)
+        parts["model"] = _pack(model.SerializeToString(deterministic=True))
+    return _assemble(viewer, name, parts)
+
+
+def _render_words(name: str, text: str) -> str:
+    return render_page("graph_words.html.j2", name=name, text=text)
+
+
+def _find_graphs(model: onnx.ModelProto) -> Iterator[tuple[Sequence[onnx.NodeProto], Sequence[onnx.TensorProto]]]:
+    """The nodes and initializers of the graph, of the graphs in its nodes, and of the model's functions."""
+    waiting = [(model.graph.node, model.graph.initializer), *((function.node, ()) for function in model.functions)]
+    while waiting:
+        nodes, initializers = waiting.pop()
+        yield nodes, initializers
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            graphs = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            waiting += [(graph.node, graph.initializer) for graph in graphs]
+
+
+def strip_weights(model: onnx.ModelProto) -> None:
+    """Take the values of all but small tensors out of a model, in place; names, dtypes and shapes stay."""
+    for nodes, initializers in list(_find_graphs(model)):
+        attributes = [attribute for node in nodes for attribute in node.attribute]
+        held = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors) if tensor.data_type]
+        for tensor in (*initializers, *held):
+            if math.prod(tensor.dims) > _MAX_ELEMENTS or tensor.data_location == onnx.TensorProto.EXTERNAL:
+                for field in (*_STORED, "external_data", "data_location"):
+                    tensor.ClearField(field)
+
+
+@dataclass(frozen=True)
+class _Viewer:
+    """What is the same in all pages."""
+
+    folder: Path
+    version: str
+    # Netron's modules.
+    packed: str
+    style: str
+    body: str
+    script: str
+
+
+@cache
+def read_viewer() -> _Viewer:
+    """Read Netron's files, once in a process.
+
+    Raises:
+        LookupError: They are not there, or are not those that can be packed.
+    """
+    found = importlib.util.find_spec("netron")
+    if found is None or not found.submodule_search_locations:
+        raise LookupError("Netron is not installed")
+    folder = Path(found.submodule_search_locations[0])
+    version = importlib.metadata.version("netron")
+    try:
+        modules = [(f"{name}.js", (folder / f"{name}.js").read_text(encoding="utf-8")) for name in _MODULES]
+        page = (folder / "index.html").read_text(encoding="utf-8")
+        style = (folder / "grapher.css").read_text(encoding="utf-8")
+    except OSError as error:
+        raise LookupError(f"Netron {version} has other files than those that are packed: {error}") from error
+    body = re.search(r"<body[^>]*>(.*)</body>", page, re.DOTALL)
+    if body is None:
+        raise LookupError(f"Netron {version} has another page than the one that is packed")
+    return _Viewer(
+        folder=folder,
+        version=version,
+        packed=_pack(json.dumps({"modules": modules}).encode()),
+        style="".join([style, *re.findall(r"<style>(.*?)</style>", page, re.DOTALL), _STYLE]),
+        body=body[1],
+        script=Path(__file__).with_name("graph.js").read_text(encoding="utf-8"),
+    )
+
+
+def _assemble(viewer: _Viewer, name: str, parts: Mapping[str, str]) -> str:
+    digest = base64.b64encode(hashlib.sha256(viewer.script.encode()).digest()).decode()
+    reach = "'self'" if "url" in parts else "'none'"
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"connect-src {reach}; base-uri 'none'; form-action 'none'"
+    )
+    # Nothing but a "</script" ends a script element, and in JSON no "<" need stand.
+    data = json.dumps(parts).replace("<", "\\u003c")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(name)}</title>\n<style>{viewer.style}</style>\n</head>\n"
+        f'<body class="welcome spinner">{viewer.body}\n<script type="application/json" id="parts">{data}</script>\n'
+        f"<script>{viewer.script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _pack(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
+
+
+@cache
+def _read_metadata(folder: Path) -> tuple[dict[str, object], ...]:
+    """What Netron knows of ONNX's operators: descriptions, and the names of their inputs, by version."""
+    return tuple(json.loads((folder / _METADATA).read_text(encoding="utf-8")))
+
+
+def _pack_metadata(folder: Path, operators: set[str]) -> str:
+    entries = [entry for entry in _read_metadata(folder) if entry["name"] in operators]
+    text = json.dumps([{key: value for key, value in entry.items() if key != "examples"} for entry in entries])
+    return _pack(json.dumps({_METADATA: text}).encode())
