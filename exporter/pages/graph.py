@@ -24,9 +24,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from exporter.directory import ExportDirectory
-from exporter.pages.page import render_page, write_page
+from exporter.pages.page import render_page, show_unseen, write_page
 
-__all__ = ["MAX_NODES", "read_viewer", "render_graph", "strip_weights", "write_graph"]
+__all__ = ["MAX_NODES", "find_tensors", "read_viewer", "render_graph", "strip_weights", "write_graph"]
 
 # Chromium takes five seconds for 4,000 on a slow machine, and nobody finds anything in more: there the page is words.
 MAX_NODES = 3000
@@ -109,15 +109,20 @@ def _find_graphs(model: onnx.ModelProto) -> Iterator[tuple[Sequence[onnx.NodePro
             waiting += [(graph.node, graph.initializer) for graph in graphs]
 
 
+def find_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All initializers and constants of a model, those of inner graphs and functions too."""
+    for nodes, initializers in _find_graphs(model):
+        yield from initializers
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            yield from (tensor for tensor in (attribute.t, *attribute.tensors) if tensor.data_type)
+
+
 def strip_weights(model: onnx.ModelProto) -> None:
     """Take the values of all but small tensors out of a model, in place; names, dtypes and shapes stay."""
-    for nodes, initializers in list(_find_graphs(model)):
-        attributes = [attribute for node in nodes for attribute in node.attribute]
-        held = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors) if tensor.data_type]
-        for tensor in (*initializers, *held):
-            if math.prod(tensor.dims) > _MAX_ELEMENTS or tensor.data_location == onnx.TensorProto.EXTERNAL:
-                for field in (*_STORED, "external_data", "data_location"):
-                    tensor.ClearField(field)
+    for tensor in find_tensors(model):
+        if math.prod(tensor.dims) > _MAX_ELEMENTS or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            for field in (*_STORED, "external_data", "data_location"):
+                tensor.ClearField(field)
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def _assemble(viewer: _Viewer, name: str, parts: Mapping[str, str]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(name)}</title>\n<style>{viewer.style}</style>\n</head>\n"
+        f"<title>{html.escape(str(show_unseen(name)))}</title>\n<style>{viewer.style}</style>\n</head>\n"
         f'<body class="welcome spinner">{viewer.body}\n<script type="application/json" id="parts">{data}</script>\n'
         f"<script>{viewer.script}</script>\n</body>\n</html>\n"
     )

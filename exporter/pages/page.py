@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from exporter.pages.formats import FILTERS
 
-__all__ = ["TEMPLATES", "compile_pages", "render_page", "write_page"]
+__all__ = ["TEMPLATES", "compile_pages", "render_page", "show_unseen", "write_page"]
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -70,7 +70,7 @@ def _make_environment(folder: Path) -> Environment:
         autoescape=True,
         auto_reload=False,
         undefined=StrictUndefined,
-        finalize=_show_unseen,
+        finalize=show_unseen,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -96,7 +96,7 @@ def _hash(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
-def _show_unseen(value: object) -> object:
+def show_unseen(value: object) -> object:
     """Write out what has no picture, or would turn around the text after it."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", value)

@@ -6,13 +6,17 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 from browser import needs_browser, open_artifact, open_file, run_browser
+from graph_data import make_model
 from mlflow import MlflowClient
 from mlflow_server import Server
 from page_batch import RUN, make_page_run
 from report_data import HOSTILE, make_case, make_failed_result, make_hostile_result, make_output, make_result
 
+from exporter.directory import ExportDirectory
+from exporter.pages.graph import render_graph, write_graph
 from exporter.pages.page import write_page
 from exporter.pages.report_page import render_report_page
 from registry_sync.mlflow_log import log_batch
@@ -213,3 +217,30 @@ CONTRASTS = """
   return found;
 }
 """
+
+
+def test_mlflow_shows_the_graph_in_its_viewer(logged, view, tmp_path):
+    scheme, context, seen = view
+    directory = ExportDirectory(tmp_path)
+    onnx.save(make_model(), directory.model)
+    write_graph(directory, "bert")
+    MlflowClient(logged.uri).log_artifact(logged.runs[f"{RUN}/bert"], directory.graph)
+    frame = open_artifact(context, logged.uri, logged.experiment_id, logged.runs[f"{RUN}/bert"], "graph.html")
+    frame.wait_for_selector("body.default")
+    names = frame.evaluate("[...document.querySelectorAll('.node-item-type')].map(one => one.textContent)")
+    assert {"Relu", "If"} <= set(names)
+    # A node's properties come from the operators' descriptions, which are in the page too.
+    frame.locator(".node-item-type", has_text="Relu").first.click()
+    assert "Relu" in frame.inner_text("#sidebar-content")
+    assert is_dark(frame) == (scheme == "dark")
+    assert seen.of_our_pages() == []
+
+
+def test_a_name_with_markup_in_it_is_the_title_of_its_graph(tmp_path):
+    onnx.save(make_model(), tmp_path / "model.onnx")
+    write_page(tmp_path / "graph.html", render_graph(tmp_path / "model.onnx", "".join(HOSTILE)))
+    with run_browser() as (context, seen):
+        page = open_file(context, tmp_path / "graph.html")
+        page.wait_for_selector("svg .node", state="attached")
+        assert page.title().startswith(HOSTILE[0])
+        assert seen.of_our_pages() == []

@@ -86,7 +86,8 @@ def open_artifact(context: "BrowserContext", server_uri: str, experiment_id: str
     assert handle is not None
     frame = handle.content_frame()
     assert frame is not None
-    frame.wait_for_selector("main footer", timeout=60_000, state="attached")
+    # Of our pages the last element, or the first of a graph's.
+    frame.wait_for_selector("main footer, svg .node", timeout=60_000, state="attached")
     return frame
 
 
