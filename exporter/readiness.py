@@ -17,8 +17,9 @@ from exporter.plain_data import DataError, from_plain, to_plain
 __all__ = ["PRELOAD_VARIABLE", "Readiness", "ask_readiness", "record_readiness", "send_readiness"]
 
 # In the environment of the fork server: dotted names of installed classes, functions and modules, separated by commas,
-# that the template is to import. Or an @ and the path of a named pipe, from which a line of such names comes later: who
-# starts the server need not know them before it begins to import torch.
+# that the template is to import. Or @PID:PATH, of a named pipe from which a line of such names comes later: who starts
+# the server need not know them before it begins to import torch. PID is its process id: when that is no more the
+# template's parent, no names will come.
 PRELOAD_VARIABLE = "MODELPRESS_PRELOAD"
 
 _TEMPLATE = "exporter.template"

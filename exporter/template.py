@@ -195,14 +195,14 @@ def _read_preloads() -> Iterator[str]:
     """The names to preload; where they come through a pipe, the first one is waited for."""
     names = os.environ.get(PRELOAD_VARIABLE, "")
     if names.startswith("@"):
+        parent, _, path = names[1:].partition(":")
         # Not blocking: if the parent is gone, nobody will ever open the other end.
-        pipe = os.open(names[1:], os.O_RDONLY | os.O_NONBLOCK)
+        pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(pipe, encoding="utf-8") as file:
-            parent = os.getppid()
             deadline = time.monotonic() + _NAMES_S
             # A pipe that nobody holds open any more, after the parent's death, is not told from one that is silent.
             while not select.select([pipe], [], [], _LOOK_S)[0] and time.monotonic() < deadline:
-                if os.getppid() != parent:
+                if os.getppid() != int(parent):
                     os._exit(1)
             names = file.readline().strip()
     yield from filter(None, names.split(","))

@@ -99,7 +99,7 @@ class ForkServer:
                 # Nowhere to put it. Workers will do their imports themselves.
                 self._preloads = []
                 return ""
-        return f"@{self._folder.path / 'preloads'}"
+        return f"@{os.getpid()}:{self._folder.path / 'preloads'}"
 
     def start_process(
         self, target: Callable[..., None], arguments: Sequence[object], name: str, *, is_cold: bool = False

@@ -44,10 +44,14 @@ class WorkerLog:
         self.writer.close()
         self._thread.start()
 
-    def end(self) -> None:
-        """Write the end of the log. To be called when the worker and its children are gone."""
+    def end(self, *, is_over: bool = True) -> None:
+        """Write the end of the log.
+
+        Args:
+            is_over: The worker and its children are gone; otherwise last words are not waited for.
+        """
         self.writer.close()
-        if self._thread.ident is not None:
+        if is_over and self._thread.ident is not None:
             self._thread.join(_LAST_WORDS_S)
 
     def _copy(self, path: Path) -> None:

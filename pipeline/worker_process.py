@@ -23,8 +23,9 @@ __all__ = ["STATUS_LOST", "WorkerProcess", "kill_marked"]
 STATUS_LOST = 255
 # From SIGTERM to SIGKILL.
 GRACE_S = 2.0
-# From SIGKILL to the end.
+# From SIGKILL to the end, and of those that are left when others have taken that time.
 _KILL_S = 5.0
+_LAST_KILL_S = 0.2
 _STACKS_S = 0.1
 _CLOSING_S = 0.2
 _POLL_S = 0.02
@@ -58,7 +59,7 @@ class WorkerProcess:
                 target, (self._directory, threads, self._log.writer), name=task.id, is_cold=task.on_gpu
             )
         except BaseException:
-            self._log.end()
+            self._log.end(is_over=False)
             raise
         # None for an interpreter of its own.
         self._server_pid = None if task.on_gpu else server.pid
@@ -140,14 +141,16 @@ class WorkerProcess:
         """Leave nothing of the worker running: not the process, not what it started, in whatever session that is.
 
         Args:
-            grace_until: When to kill what has not ended by itself, as of `time.monotonic()`.
+            grace_until: When to kill what has not ended by itself, as of `time.monotonic()`. For workers that are ended
+                one after the other, the same: a few seconds after it all of that is over.
         """
         while self._process.exitcode is None and time.monotonic() < grace_until:
             self._process.join(_POLL_S)
         self.signal_group(signal.SIGKILL)
-        self._process.join(_KILL_S)
-        # One that the kernel holds, on a disk that hangs for example, must not hold up the batch.
-        if self._process.exitcode is not None:
+        # What the kernel holds, on a disk that hangs for example, must not hold up the batch, one or many.
+        self._process.join(max(_LAST_KILL_S, grace_until + _KILL_S - time.monotonic()))
+        is_over = self._process.exitcode is not None
+        if is_over:
             self._process.close()
         if self._usage is not None:
             self._usage.close()
@@ -155,7 +158,7 @@ class WorkerProcess:
             self._server.kill_orphans(self._is_anothers)
         else:
             kill_marked(self._directory)
-        self._log.end()
+        self._log.end(is_over=is_over)
 
     def _is_anothers(self, pid: int) -> bool:
         """Whether a process was started by another worker, which may need it yet."""

@@ -6,19 +6,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from exporter.checkpoint import CheckpointError
-from exporter.directory import ExportDirectory, hash_file
+from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
-from exporter.plain_data import DataError
 from exporter.worker import STATUS_STORAGE
 from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
+from pipeline.on_ray.data_files import describe_data, explain_refusal
 from pipeline.on_ray.demand import Demand
 from pipeline.on_ray.messages import Beat, Began, DataFile, Failed, Finished, Lacks, Parcel, Piece, Said, Unfit
-from pipeline.on_ray.project import find_data, is_portable
+from pipeline.on_ray.project import is_portable
 from pipeline.outcomes import fail_result
 
 __all__ = ["Order", "Round", "Streams"]
@@ -35,8 +33,6 @@ _ABSENCE_S = 120.0
 # NFS keeps what it knows of a directory for up to a minute (acdirmax in nfs(5)).
 _LATE_S = 60.0
 _PIECE_BYTES = 4 << 20
-# A larger file is better put where the nodes see it than sent to each of them, each time.
-_MAX_SENT_BYTES = 1 << 30
 
 
 class Streams(Protocol):
@@ -166,7 +162,7 @@ class Round:
         token = secrets.token_hex(16)
         (task.directory / Parcel.TOKEN).write_text(token)
         files = {path.name: path.read_bytes() for path in (directory.spec, directory.fingerprint) if path.exists()}
-        return replace(parcel, token=token, files=files, data=_describe_data(directory))
+        return replace(parcel, token=token, files=files, data=describe_data(directory))
 
     def _take(self, flight: _Flight, said: Said) -> Iterator[Event]:
         match said:
@@ -257,7 +253,7 @@ class Round:
         """Start an export once more, with the files that a node lacks; or fail it, if they cannot be sent."""
         files = {file.name: file for file in flight.parcel.data}
         for name in lacks.names:
-            if reason := _explain_refusal(files[name], lacks.node):
+            if reason := explain_refusal(files[name], lacks.node):
                 spec = flight.directory.read_spec()
                 is_fill = any(item.fill.path == name for item in spec.model.inputs.values())
                 kind = FailureKind.input_error if is_fill else FailureKind.weights_error
@@ -300,33 +296,3 @@ def _await_file(path: Path) -> None:
     deadline = time.monotonic() + _LATE_S
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(_TICK_S)
-
-
-def _explain_refusal(file: DataFile, node: str) -> str:
-    """Why a file cannot be sent to a node that lacks it; empty if it can."""
-    where = f"{file.name}: {node} has no such file with the bytes that {file.place} has here"
-    if not is_portable(file.name):
-        return f"{where}; only files within the working directory, by a relative path, are sent to nodes"
-    if file.size_bytes > _MAX_SENT_BYTES:
-        size = f"{file.size_bytes / (1 << 30):.1f} GiB"
-        return f"{where}; with {size} it is too large to be sent, put it where the nodes see it at the same path"
-    return ""
-
-
-def _describe_data(directory: ExportDirectory) -> tuple[DataFile, ...]:
-    """The files that a spec names; those that cannot be read are the worker's to complain of."""
-    try:
-        found = find_data(directory.read_spec(), Path.cwd())
-        return tuple(_describe(name, path, *_stamp(path)) for name, path in found)
-    except (OSError, CheckpointError, DataError):
-        return ()
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-@cache
-def _describe(name: str, path: Path, size_bytes: int, _mtime_ns: int) -> DataFile:
-    return DataFile(name, str(path), size_bytes, hash_file(path))

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 import exporter
@@ -62,3 +65,32 @@ def test_preloaded_packages_leave_the_bytes_of_other_models_alone(tmp_path, perc
     preloaded, _ = fork_worker(tmp_path / "preloaded", perceptron.spec, preloads)
     assert plain.status is Status.passed
     assert [file.sha256 for file in plain.files] == [file.sha256 for file in preloaded.files]
+
+
+# What a batch does before it knows what its models need; what it prints is the server's process id.
+BATCH = """
+import os, subprocess, sys, time
+path = sys.argv[1]
+os.mkfifo(path)
+os.open(path, os.O_RDWR)
+environment = {**os.environ, "MODELPRESS_PRELOAD": f"@{os.getpid()}:{path}"}
+print(subprocess.Popen([sys.executable, "-c", "import exporter.template"], env=environment).pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_template_whose_batch_was_killed_while_it_imported_ends_by_itself(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(exporter.__file__).parents[1]), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", BATCH, str(tmp_path / "preloads")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as batch:
+        server = psutil.Process(int(batch.stdout.readline()))
+        batch.kill()
+    try:
+        deadline = time.monotonic() + 60
+        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+            # Left alone it would wait for names for five minutes.
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            server.kill()

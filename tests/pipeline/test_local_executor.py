@@ -1,6 +1,10 @@
-"""What the local executor does while its fork server warms up; how workers end is `test_executor`'s."""
+"""What the local executor does while its fork server warms up, and at a stop; how workers end is `test_executor`'s."""
 
 import threading
+import time
+
+import idle_workers
+import psutil
 
 from exporter.readiness import Readiness
 from pipeline.executor import Notice, Pulse, Task
@@ -57,3 +61,26 @@ def test_a_preload_that_failed_is_told_of(tmp_path):
     events = begin(server, tmp_path)
     assert next(event for event in events if isinstance(event, Notice)) == Notice("not imported beforehand: a: b; c: d")
     events.close()
+
+
+def test_workers_that_ignore_sigterm_share_one_period_of_grace(tmp_path):
+    # With one each, of two seconds, a stop of so many takes longer than the 15 s that it may.
+    directories = [tmp_path / str(number) for number in range(9)]
+    for directory in directories:
+        directory.mkdir()
+    server = ForkServer("idle_workers")
+    server.end()
+    executor = LocalExecutor(len(directories), 300.0, 1 << 30, server, idle_workers.ignore_sigterm)
+    events = executor.run([Task(directory.name, directory) for directory in directories])
+    try:
+        deadline = time.monotonic() + 60
+        while not all((directory / idle_workers.AT_WORK).exists() for directory in directories):
+            assert time.monotonic() < deadline
+            next(events)
+        workers = [int((directory / idle_workers.AT_WORK).read_text()) for directory in directories]
+        begin = time.monotonic()
+        events.close()
+        assert time.monotonic() - begin < 15
+        assert not any(map(psutil.pid_exists, workers))
+    finally:
+        executor.close()

@@ -202,7 +202,7 @@ def test_a_file_that_changes_while_it_is_sent_does_not_go_round_and_round(tmp_pa
 def test_a_file_that_cannot_be_sent_fails_the_export_and_is_named_with_the_node(
     tmp_path, project, monkeypatch, name, words
 ):
-    monkeypatch.setattr(module, "_MAX_SENT_BYTES", 6)
+    monkeypatch.setattr("pipeline.on_ray.data_files._MAX_SENT_BYTES", 6)
     name = name.format(project)
     order = make_order(tmp_path, x=name)
     events = run(Scripted(m=[[Lacks((name,), "node-7")]]), order)
