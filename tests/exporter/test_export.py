@@ -545,8 +545,9 @@ def test_steps_are_announced_in_order_and_threads_are_set(tmp_path):
     assert torch.get_num_threads() == 1
 
 
-def test_an_export_leaves_its_six_files_and_no_other(perceptron):
+def test_an_export_leaves_its_seven_files_and_no_other(perceptron):
     assert sorted(path.name for path in perceptron.directory.path.iterdir()) == [
+        "graph.html",
         "model.onnx",
         "model.onnx.data",
         "report.html",

@@ -66,7 +66,7 @@ def sweep(server: BatchServer, disk: TinyDisk, sizes: list[str]) -> tuple[list[i
 
 
 def test_a_disk_without_room_is_told_and_the_next_run_converges(server, disk):
-    codes, words = sweep(server, disk, [f"size={kib}k" for kib in range(60, 180, 16)])
+    codes, words = sweep(server, disk, [f"size={kib}k" for kib in range(76, 300, 28)])
     assert codes[0] == 5
     assert codes[-1] == 0
     assert any("free some space, then run the same command again" in line for lines in words for line in lines)
@@ -74,7 +74,7 @@ def test_a_disk_without_room_is_told_and_the_next_run_converges(server, disk):
 
 @pytest.mark.slow
 def test_a_disk_of_any_size_is_used_in_order(server, disk):
-    codes, words = sweep(server, disk, [f"size={kib}k" for kib in range(40, 180, 4)])
+    codes, words = sweep(server, disk, [f"size={kib}k" for kib in range(60, 300, 7)])
     assert sorted(codes, reverse=True) == codes
     told = [line for lines in words for line in lines]
     # The worker of one ran out of room, and the other export went on.

@@ -19,7 +19,16 @@ from exporter.worker import DIRECTORY_VARIABLE
 from registry_sync.record import BatchRecord, Outcome, RunDirectory
 
 MAX_ERROR_LINES = 15
-FILES = {"fingerprint.json", "report.html", "report.md", "result.json", "spec.json", "worker.log", "worker-1.log"}
+FILES = {
+    "fingerprint.json",
+    "graph.html",
+    "report.html",
+    "report.md",
+    "result.json",
+    "spec.json",
+    "worker.log",
+    "worker-1.log",
+}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from browser import needs_browser, run_browser
 from graph_data import make_model
 
 from exporter.errors import ConfigError, ExitCode, StorageError
-from pipeline.view import GraphServer, find_model, main
+from exporter.pages.view import GraphServer, find_model, main
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_mistake_is_a_line(model: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_ctrl_c_ends_it_well(model: Path) -> None:
-    command = [sys.executable, "-m", "pipeline.view", "net", "--port", "0"]
+    command = [sys.executable, "-m", "exporter.pages.view", "net", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert "exports/net/model.onnx at http://127.0.0.1:" in process.stdout.readline()
         process.send_signal(signal.SIGINT)

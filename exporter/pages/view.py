@@ -1,4 +1,4 @@
-"""`python -m pipeline.view EXPORT`: the graph of an export in Netron's viewer, with its weights, on this machine.
+"""`python -m exporter.pages.view EXPORT`: the graph of an export in Netron's viewer, with its weights, on this machine.
 
 The same page as an export's graph.html, but the model comes from a small server, whole: a tensor's values can be looked
 at. The server listens on the loopback address alone, has the export's model files and nothing else, and the page asks
@@ -27,7 +27,7 @@ _PORT = 8080
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Serve one graph until Ctrl-C; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.view", description="look at the graph of an export")
+    parser = argparse.ArgumentParser(prog="python -m exporter.pages.view", description="look at the graph of an export")
     parser.add_argument("export", metavar="EXPORT", help="an id under exports/, a directory, or an .onnx file")
     parser.add_argument("--port", type=int, help=f"to listen on; without: {_PORT}, or another if that is taken")
     parser.add_argument("--open", action="store_true", help="open the browser as well")
