@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, SyncError
 from exporter.plain_data import DataError
 from registry_sync.bounded import Budget
@@ -28,8 +29,10 @@ def add_release_commands(commands: Any) -> None:
     """Add the commands to argparse's own."""
     listed = _add(commands, "list", _list, "all releases, oldest first")
     listed.add_argument("name", nargs="?", metavar="NAME", help="of a release, such as zoo; without: all")
-    shown = _add(commands, "show", _show, "what changed in a release, what failed, what it has")
-    shown.add_argument("release", metavar="RELEASE", help="zoo-2026.11.24, or zoo for the newest")
+    shown = _add(
+        commands, "show", _show, "a release: what changed, what failed; or an export: what was proven, its cost"
+    )
+    shown.add_argument("what", metavar="RELEASE|EXPORT", help="zoo-2026.11.24, zoo for the newest; mlp, or a directory")
     compared = _add(commands, "diff", _diff, "compare two releases")
     compared.add_argument("before", metavar="A", help="zoo-2026.11.23")
     compared.add_argument("after", metavar="B", help="zoo-2026.11.24, or zoo for the newest")
@@ -79,9 +82,29 @@ def _show(parsed: argparse.Namespace) -> Iterator[str]:
     from registry_sync.release_page import describe_release
     from registry_sync.release_terminal import show_page
 
-    directory, manifest = _find(parsed.release)
+    export = _find_export(parsed.what)
+    if export is not None:
+        yield from _show_export(export)
+        return
+    directory, manifest = _find(parsed.what)
     earlier = [one for _, one in find_releases(_RELEASES, manifest.name) if one.created_at < manifest.created_at]
     yield show_page(describe_release(manifest, earlier), _LEFT_OUT)
+    yield f"\n{directory.page}"
+
+
+def _find_export(name: str) -> ExportDirectory | None:
+    """The export that is meant, unless there is a release of that name."""
+    for path in (Path("exports", name), Path(name)):
+        if ExportDirectory(path).result.is_file() and not find_releases(_RELEASES, name):
+            return ExportDirectory(path)
+    return None
+
+
+def _show_export(directory: ExportDirectory) -> Iterator[str]:
+    from registry_sync.export_page import describe_export
+    from registry_sync.release_terminal import show_page
+
+    yield show_page(describe_export(directory.read_result()))
     yield f"\n{directory.page}"
 
 

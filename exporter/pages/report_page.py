@@ -13,7 +13,7 @@ from exporter.pages.signature_view import view_dims, view_signature
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
 
-__all__ = ["render_broken_page", "render_report_page", "render_stored_page"]
+__all__ = ["render_broken_page", "render_report_page", "render_stored_page", "say_verdict"]
 
 
 def render_report_page(result: ExportResult) -> str:
@@ -23,7 +23,7 @@ def render_report_page(result: ExportResult) -> str:
     return render_page(
         "report.html.j2",
         result=result,
-        lead=_say_verdict(result, parity),
+        lead=say_verdict(result, parity),
         parity=parity,
         steps=view_steps(result),
         signature=view_signature(result),
@@ -52,7 +52,8 @@ def render_broken_page(path: Path, problem: str) -> str:
     return render_page("broken.html.j2", name=path.name, path=str(path), problem=problem)
 
 
-def _say_verdict(result: ExportResult, parity: ParityView) -> str:
+def say_verdict(result: ExportResult, parity: ParityView) -> str:
+    """What it came to, in a sentence or two."""
     if result.status is Status.unproven:
         return "Nothing was found wrong, and nothing is proven: ONNX Runtime cannot run the file here."
     if result.failure is not None:
