@@ -2,10 +2,13 @@
 
 import ast
 import configparser
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -25,6 +28,8 @@ PAGE = (ROOT / "docs/scheduling.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 RETRIED = {ExitCode.LOCKED, ExitCode.STORAGE, ExitCode.SYNC_BEHIND}
 FINAL = {ExitCode.EXPORT_FAILED, ExitCode.CONFIG, ExitCode.BUG, ExitCode.INTEGRITY}
+# As a shell and as Python say it.
+KILLED = {ExitCode.KILLED, -signal.SIGKILL}
 STOPPED = {ExitCode.HUNG_UP, ExitCode.INTERRUPTED, ExitCode.TERMINATED}
 
 
@@ -77,12 +82,12 @@ def test_every_scheduler_retries_the_same_codes():
     for snippet in SNIPPETS:
         found = re.search(r"^MAY_PASS = (.*)$", snippet, re.MULTILINE)
         assert found is not None, snippet
-        assert ast.literal_eval(found[1]) == {int(code) for code in RETRIED}
+        assert ast.literal_eval(found[1]) == {int(code) for code in RETRIED} | KILLED
     rows = dict(re.findall(r"^\| (\d[\d, ]*) \| [^|]* \| (yes|no)\b", PAGE, re.MULTILINE))
     told = {int(code): answer for codes, answer in rows.items() for code in codes.split(",")}
     assert set(told) == {int(code) for code in ExitCode}
     assert {code for code in FINAL if told[code] != "no"} == set()
-    assert {code for code in RETRIED if told[code] != "yes"} == set()
+    assert {code for code in RETRIED | {ExitCode.KILLED} if told[code] != "yes"} == set()
 
 
 def test_the_service_outlives_the_batchs_own_stop():
@@ -92,6 +97,8 @@ def test_the_service_outlives_the_batchs_own_stop():
     assert service["KillMode"] == "mixed"
     assert int(service["TimeoutStopSec"]) > 15
     assert "MemoryDenyWriteExecute" not in service
+    # Where a bug's traceback is written, and named; a private /tmp goes with the service.
+    assert service["Environment"].split()[1] == f"TMPDIR=/var/cache/{service['CacheDirectory']}"
 
 
 def test_the_timer_starts_the_service_and_makes_up_for_a_lost_night():
@@ -169,6 +176,24 @@ def test_the_workflow_is_scheduled_bounded_and_reads_only():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     torch = next(name for name in project["dependencies"] if name.startswith("torch>"))
     assert f'download.pytorch.org/whl/cpu "{torch}"' in WORKFLOW.read_text()
+
+
+@pytest.mark.parametrize(("new", "shown"), [([], ""), (["zoo-3"], "zoo-3\n")])
+def test_the_workflow_shows_the_page_that_this_run_has_made(tmp_path: Path, new: list[str], shown: str):
+    step = next(step["run"] for step in read_job()[1]["steps"] if step.get("name") == "Show what changed")
+    (tmp_path / "begun").touch()
+    for name in ["zoo-1", "zoo-2", *new]:
+        page = tmp_path / "releases" / name / "changes.md"
+        page.parent.mkdir(parents=True)
+        page.write_text(f"{name}\n")
+        at_s = time.time() + (60 if name in new else -60)
+        os.utime(page, (at_s, at_s))
+    environment = {"PATH": os.environ["PATH"], "RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": "summary"}
+    # As GitHub runs it.
+    done = subprocess.run(["bash", "-e", "-c", step], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    summary = tmp_path / "summary"
+    assert (summary.read_text() if summary.exists() else "") == shown
 
 
 @pytest.fixture
