@@ -75,7 +75,7 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
     Raises:
         LockedError: A batch is at work.
         ConfigError: There is no DVC repository to take them from.
-        SyncError: Neither DVC's cache nor its remote has them.
+        SyncError: Neither DVC's cache nor its remote has them; or has what stands in their places.
         IntegrityError: What DVC has is not what was released.
     """
     missing = [one for one in wanted if not is_in_place(one)]
@@ -94,6 +94,7 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
         shutil.rmtree(folder, ignore_errors=True)
         repository = open_repository(root)
         try:
+            _require_kept(repository, [one.target for one in due])
             yield Staged([(one, _fetch(repository, one, folder)) for one in due], unchanged, without)
         finally:
             repository.close()
@@ -124,6 +125,37 @@ def _lock(exports: Path) -> Iterator[None]:
         lock.release()
 
 
+def _require_kept(repository: Any, targets: Sequence[Path]) -> None:
+    """Complain where DVC could not bring back what is to be replaced: the batch found it locked, or was killed."""
+    known = {Path(out.fs_path): out.hash_info.value for out in repository.index.outs if out.hash_info}
+    lost = [target for target in targets if not _is_kept(repository, target, known.get(target.resolve(), ""))]
+    if lost:
+        names = " ".join(map(str, lost))
+        raise SyncError(
+            f"{', '.join(map(str, lost[:5]))}: DVC does not have what is there now, which would be lost; nothing was "
+            "changed: python -m registry_sync sync first\n"
+            f"  if that has nothing to do: {show_command('dvc')} commit -f {names}, or remove what is not wanted"
+        )
+
+
+def _is_kept(repository: Any, target: Path, value: str) -> bool:
+    """Whether DVC has an export as it is; result.json tells, which names the model's files by their sha256."""
+    result = ExportDirectory(target).result
+    if not result.is_file():
+        return True
+    if not value.endswith(".dir"):
+        return False
+    try:
+        found = _fetch_objects(repository, value)
+        return (
+            all(place.is_file() for place in found.values())
+            and result.name in found
+            and found[result.name].read_bytes() == result.read_bytes()
+        )
+    except (OSError, ValueError) as error:
+        raise SyncError(f"{target}: DVC's cache: {error}") from error
+
+
 def _fetch(repository: Any, wanted: Wanted, folder: Path) -> ExportDirectory:
     """Copy an export out of DVC's cache, and hold it against the manifest."""
     model = wanted.model
@@ -148,24 +180,34 @@ def _fetch(repository: Any, wanted: Wanted, folder: Path) -> ExportDirectory:
 
 def _find_objects(repository: Any, wanted: Wanted) -> dict[str, Path]:
     """The cache's files of an export by their names in it; fetched from the remote where they are missing."""
-    cache = repository.cache.local
     value = wanted.model.dvc_hash
     try:
-        found = list_objects(cache, value)
-        if found is None:
-            _pull(repository, [value])
-            found = list_objects(cache, value)
-        missing = [place for place in (found or {}).values() if not place.is_file()]
-        if missing:
-            # Two digits of an object's hash are its folder.
-            _pull(repository, [place.parent.name + place.name for place in missing])
+        found = _fetch_objects(repository, value)
     except (OSError, ValueError) as error:
         raise SyncError(f"{wanted.target}: DVC's cache: {error}") from error
-    if found is None or not all(place.is_file() for place in found.values()):
+    if not found or not all(place.is_file() for place in found.values()):
         raise SyncError(
             f"{wanted.target}: neither DVC's cache nor its remote has {value}, which it was in "
             f"{wanted.manifest.title}; nothing was changed"
         )
+    return found
+
+
+def _fetch_objects(repository: Any, value: str) -> dict[str, Path]:
+    """The cache's files of a folder, there or not, after those that were not have been asked of the remote.
+
+    Raises:
+        OSError, ValueError: The cache's list of them is broken.
+    """
+    cache = repository.cache.local
+    found = list_objects(cache, value)
+    if found is None:
+        _pull(repository, [value])
+        found = list_objects(cache, value) or {}
+    missing = [place for place in found.values() if not place.is_file()]
+    if missing:
+        # Two digits of an object's hash are its folder.
+        _pull(repository, [place.parent.name + place.name for place in missing])
     return found
 
 

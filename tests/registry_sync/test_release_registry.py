@@ -201,9 +201,34 @@ def test_bytes_that_the_cache_lacks_come_from_the_remote(
     dvc("push", "-q")
     release("2", "mlp", "bert")
     run("promote", "zoo")
+    dvc("push", "-q")
     shutil.rmtree(".dvc/cache")
     assert run("rollback", "zoo") == 0
     assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+
+
+@pytest.mark.parametrize("command", [["rollback", "zoo"], ["checkout", "zoo", "--release", "1"]])
+def test_an_export_that_dvc_does_not_have_is_not_replaced(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    # The batch published it, and was killed before it came to DVC.
+    publish("mlp", b"three days of work".ljust(100))
+    assert run(*command) == 6
+    err = capsys.readouterr().err
+    assert "exports/mlp: DVC does not have what is there now" in err
+    assert "python -m registry_sync sync first" in err
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"three days")
+    assert ExportDirectory(Path("exports/bert")).model.read_bytes().startswith(b"bert 2")
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
+    assert run("sync") == 0
+    kept = hash_file(ExportDirectory(Path("exports/mlp")).model)
+    assert run(*command) == 0
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+    assert kept in {hash_file(path) for path in Path(".dvc/cache").rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
