@@ -154,8 +154,16 @@ def promote(
     yield f"{manifest.title} is {alias}: {len(accepted)} models, {len(moves)} moved"
 
 
-def roll_back(store: Store, root: Path, name: str, alias: str) -> Iterator[str]:
+def roll_back(store: Store, root: Path, name: str, alias: str, placing: Iterator[str]) -> Iterator[str]:
     """Undo the last promotion to an alias that still stands; yields lines for the user.
+
+    Args:
+        store: Where the release is registered.
+        root: Where releases are, whose lock the caller holds.
+        name: Of the release.
+        alias: For example champion.
+        placing: Puts the bytes in place as it is read, which can be repeated; its lines are passed on. Before any alias
+            moves: where it fails the promotion still stands, and the next rollback undoes this one, not the one before.
 
     Raises:
         ConfigError: There is none, or an alias has been moved by somebody else since.
@@ -171,13 +179,14 @@ def roll_back(store: Store, root: Path, name: str, alias: str) -> Iterator[str]:
                 f"{move.name}@{alias} is version {now or 'none'}, and the last promotion made it {move.after}: "
                 "somebody has moved it since; nothing was moved"
             )
+    yield from placing
     promotions.set_state(index, State.rolling_back)
     try:
         for move in undone.moves:
             _point(store, move.name, alias, move.before)
     except SyncError as error:
         _put_forward(store, promotions, index)
-        raise SyncError(f"nothing was rolled back: {error}") from error
+        raise SyncError(f"no alias was rolled back: {error}; the same command again goes on from there") from error
     promotions.set_state(index, State.rolled_back)
     yield from (f"{move.name}@{alias}: version {move.after} -> {move.before or 'none'}" for move in undone.moves)
 

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from exporter.directory import ExportDirectory, hash_file
-from exporter.errors import ConfigError, IntegrityError, LockedError, SyncError
+from exporter.errors import ConfigError, IntegrityError, LockedError, ModelpressError, StorageError, SyncError
 from exporter.publication import publish
 from registry_sync.commands import show_command
 from registry_sync.release_bytes import find_repository, list_objects, open_repository
@@ -53,18 +53,26 @@ class Staged:
         """Exchange them, each in one step, and let dvc.lock say so; yields lines for the user.
 
         Raises:
+            StorageError: The disk would not; dvc.lock has what was exchanged until then.
+            IntegrityError: An export is not what it says itself; likewise.
             SyncError: The bytes are in place, and DVC could not be told.
         """
-        for wanted, directory in self.exports:
-            publish(directory, wanted.target, directory.read_result())
-            yield f"{wanted.target}: as in {wanted.manifest.title}"
+        exchanged: list[Path] = []
+        try:
+            for wanted, directory in self.exports:
+                _exchange(wanted, directory)
+                exchanged.append(wanted.target)
+                yield f"{wanted.target}: as in {wanted.manifest.title}"
+        except ModelpressError:
+            _commit(exchanged)
+            raise
         yield from (f"{wanted.target}: is as in {wanted.manifest.title} already" for wanted in self.unchanged)
         yield from (
             f"{wanted.target}: left as it is; DVC had no version of it in {wanted.manifest.title}"
             for wanted in self.without
         )
         if self.exports:
-            _commit([wanted.target for wanted, _ in self.exports])
+            _commit(exchanged)
             yield "exports are those of an earlier release; the next batch makes those again that are not up to date"
 
 
@@ -75,6 +83,7 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
     Raises:
         LockedError: A batch is at work.
         ConfigError: There is no DVC repository to take them from.
+        StorageError: The disk would not.
         SyncError: Neither DVC's cache nor its remote has them; or has what stands in their places.
         IntegrityError: What DVC has is not what was released.
     """
@@ -95,7 +104,11 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
         repository = open_repository(root)
         try:
             _require_kept(repository, [one.target for one in due])
-            yield Staged([(one, _fetch(repository, one, folder)) for one in due], unchanged, without)
+            try:
+                staged = Staged([(one, _fetch(repository, one, folder)) for one in due], unchanged, without)
+            except OSError as error:
+                raise StorageError(f"{folder}: {error}; nothing was changed") from error
+            yield staged
         finally:
             repository.close()
             shutil.rmtree(folder, ignore_errors=True)
@@ -211,6 +224,15 @@ def _fetch_objects(repository: Any, value: str) -> dict[str, Path]:
     return found
 
 
+def _exchange(wanted: Wanted, directory: ExportDirectory) -> None:
+    try:
+        publish(directory, wanted.target, directory.read_result())
+    except OSError as error:
+        raise StorageError(f"{wanted.target}: {error}; the same command again goes on from there") from error
+    except ValueError as error:
+        raise IntegrityError(f"{wanted.target}: {wanted.manifest.title}: {error}") from error
+
+
 def _pull(repository: Any, hashes: Sequence[str]) -> None:
     """Fetch objects from the default remote, as far as it has them; of a folder, that is the list of its files."""
     from dvc.config import NoRemoteError
@@ -227,6 +249,8 @@ def _pull(repository: Any, hashes: Sequence[str]) -> None:
 
 def _commit(targets: Sequence[Path]) -> None:
     """Let dvc.lock, and the .dvc files of exports without a stage, say what is there now."""
+    if not targets:
+        return
     root = find_repository()
     assert root is not None
     repository = open_repository(root)

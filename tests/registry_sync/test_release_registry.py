@@ -1,5 +1,6 @@
 """Releases in a real MLflow store and a real DVC repository: registered, promoted, rolled back."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,8 +16,11 @@ from mlflow_server import Server
 from project import make_environment
 from release_batch import finish_batch, make_options, publish
 
+from exporter import publication
 from exporter.directory import ExportDirectory, hash_file
 from exporter.errors import ExitCode
+from exporter.result import ExportResult
+from registry_sync import release_workspace
 from registry_sync.__main__ import main
 from registry_sync.options import TrackingOptions
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
@@ -253,6 +257,31 @@ def test_bytes_that_are_not_to_be_had_stop_a_rollback_before_anything_moves(
         assert "bert: DVC's cache has other bytes: model.onnx" in capsys.readouterr().err
     assert run("rollback", "zoo", "--registry-only") == 0
     assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+
+
+def test_a_rollback_that_the_disk_refuses_goes_on_when_it_is_repeated(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1", "2", "3"):
+        release(version, "mlp", "bert")
+        run("promote", "zoo")
+    real = publication.publish
+
+    def refuse(source: ExportDirectory, target: Path, result: ExportResult) -> None:
+        if target.name == "bert":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(release_workspace, "publish", refuse)
+        assert run("rollback", "zoo") == 5
+    assert "exports/bert: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert aliases(store, "champion") == {"mlp": "3", "bert": "3"}
+    assert run("rollback", "zoo") == 0
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
+    for name in ("mlp", "bert"):
+        assert ExportDirectory(Path("exports", name)).model.read_bytes().startswith(f"{name} 2".encode())
+    assert "up to date" in dvc("status")
 
 
 def test_without_dvc_a_rollback_moves_the_aliases_and_says_what_it_leaves(
