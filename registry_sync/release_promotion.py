@@ -17,6 +17,7 @@ from exporter.directory import read_json, write_json
 from exporter.errors import ConfigError, GateError, SyncError
 from exporter.plain_data import from_plain
 from registry_sync.bounded import Budget
+from registry_sync.redaction import redact
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, Verdict
 from registry_sync.store import Store
 
@@ -116,6 +117,7 @@ def promote(
 
     Raises:
         GateError: The release did not pass.
+        ConfigError: The store has other models under these versions: the release is registered in another one.
         SyncError: It is not registered, or MLflow did not move an alias; those that were moved are put back.
     """
     directory, manifest = release
@@ -140,6 +142,8 @@ def promote(
     if not moves:
         yield f"{manifest.title} is {alias} already"
         return
+    for move in moves:
+        _require_released(store, manifest, move)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = Promotion(at=now, alias=alias, version=manifest.version, state=State.moving, moves=moves)
     index = promotions.add(entry)
@@ -204,6 +208,31 @@ def mend(store: Store, promotions: Promotions) -> Iterator[str]:
         elif one.state is State.rolling_back:
             _put_forward(store, promotions, index)
             yield f"a rollback from {one.version} was cut off; {one.alias} is as it was before it"
+
+
+def _require_released(store: Store, manifest: Manifest, move: Move) -> None:
+    """Hold a version against what its registration has written on it; numbers alone are the same in every store."""
+    model = manifest.find(move.export)
+    assert model is not None
+    wanted = {f"modelpress.sha256.{file.path}": file.sha256 for file in model.model_files}
+    try:
+        tags = store.call(_read_tags, store, move.name, move.after)
+    except SyncError as error:
+        raise SyncError(f"nothing was promoted: {move.name} version {move.after}: {error}") from error
+    if f"modelpress.in.{manifest.title}" not in tags or any(tags.get(name) != value for name, value in wanted.items()):
+        raise ConfigError(
+            f"{move.name} version {move.after} is not what {manifest.title} has, in {redact(store.uri)}: is it "
+            "registered in another store? (--tracking-uri); nothing was promoted"
+        )
+
+
+def _read_tags(store: Store, name: str, version: str) -> dict[str, str]:
+    try:
+        return dict(store.client.get_model_version(name, version).tags)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
 
 
 def _put_back(store: Store, promotions: Promotions, index: int) -> None:

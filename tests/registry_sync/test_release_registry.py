@@ -1,10 +1,12 @@
 """Releases in a real MLflow store and a real DVC repository: registered, promoted, rolled back."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -300,13 +302,39 @@ def test_where_an_alias_cannot_be_moved_none_is(store: MlflowClient, capsys: pyt
     release("1", "mlp", "bert")
     run("promote", "zoo")
     release("2", "mlp", "bert")
-    # As somebody would who has cleaned up; bert comes second.
-    store.delete_model_version("bert", "2")
+    # bert comes second.
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+        for event in ("INSERT", "UPDATE"):
+            database.execute(
+                f"CREATE TRIGGER refuse_{event} BEFORE {event} ON registered_model_aliases "
+                "WHEN NEW.name = 'bert' AND NEW.version = 2 BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            )
+        database.commit()
     assert run("promote", "zoo") == 6
     assert "nothing was promoted" in capsys.readouterr().err
     assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
     (first, second) = json.loads((RELEASES / "zoo.promotions.json").read_text())
     assert (first["state"], second["state"]) == ("done", "put_back")
+
+
+@pytest.mark.parametrize("difference", ["gone", "of another release", "of other bytes"])
+def test_versions_that_are_not_the_release_are_not_promoted(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str], difference: str
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    # As in another store, where the numbers are those of other models; or somebody has cleaned up.
+    if difference == "gone":
+        store.delete_model_version("bert", "2")
+    elif difference == "of another release":
+        store.delete_model_version_tag("bert", "2", "modelpress.in.zoo-2")
+    else:
+        store.set_model_version_tag("bert", "2", "modelpress.sha256.model.onnx", "0" * 64)
+    assert run("promote", "zoo") == 2
+    assert "bert version 2 is not what zoo-2 has" in capsys.readouterr().err
+    assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+    assert len(json.loads((RELEASES / "zoo.promotions.json").read_text())) == 1
 
 
 _KILLED = """
