@@ -79,22 +79,31 @@ def register_pending(root: Path, uri: str | None = None, budget_s: float | None 
         budget_s: Longest wait over one release, in seconds; None: as each was made with.
 
     Raises:
-        SyncError: MLflow did not take one; the later ones were not tried.
+        SyncError: MLflow did not take some; the others are registered, unless a store let a whole budget pass.
         DataError: A manifest is broken.
     """
     if not root.is_dir():
         return
+    behind: list[str] = []
     with lock_releases(root):
         releases = find_releases(root)
         newest = {manifest.name: manifest.version for _, manifest in releases}
         for directory, manifest in releases:
             if (manifest.tracking.mlflow or uri is not None) and directory.read_registration() is None:
                 options = replace(manifest.tracking, uri=uri or manifest.tracking.uri)
-                mlflow = _Registry(options, Budget(budget_s or options.budget_s))
+                budget = Budget(budget_s or options.budget_s)
+                mlflow = _Registry(options, budget)
                 mlflow.register(directory, manifest, is_newest=newest[manifest.name] == manifest.version)
-                if mlflow.problem:
-                    raise SyncError(f"{manifest.title}: {mlflow.problem}")
-                yield f"{manifest.title}: registered in MLflow"
+                if not mlflow.problem:
+                    yield f"{manifest.title}: registered in MLflow"
+                    continue
+                behind.append(f"{manifest.title}: {mlflow.problem}")
+                if budget.left_s <= 0:
+                    # It would keep us waiting as long for each.
+                    behind.append("later releases were not tried")
+                    break
+    if behind:
+        raise SyncError("\n".join(behind))
 
 
 class _Registry:

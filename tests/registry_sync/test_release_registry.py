@@ -152,6 +152,21 @@ def test_a_store_that_is_away_costs_no_release_and_sync_catches_up(
     assert run("sync") == 0
 
 
+def test_a_release_that_cannot_be_registered_does_not_keep_back_later_ones(
+    store: MlflowClient, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "away").mkdir()
+    for version in ("1", "2"):
+        release(version, "mlp", "bert", uri=f"sqlite:///{here}/away")
+    assert run("sync", "--tracking-uri", f"sqlite:///{here}/mlflow.db") == 6
+    told = capsys.readouterr()
+    # Its bytes are nowhere by now.
+    assert "zoo-1: MLflow does not have the bytes of mlp" in told.err
+    assert "zoo-2: registered in MLflow" in told.out
+    for name in ("mlp", "bert"):
+        assert "modelpress.in.zoo-2" in store.get_model_version_by_alias(name, "candidate").tags
+
+
 def test_what_was_cut_off_before_it_was_registered_is_registered_by_the_next_batch(store: MlflowClient) -> None:
     release("1", "mlp", "bert")
     read("1")[0].registration.unlink()
