@@ -156,6 +156,18 @@ def test_what_was_cut_off_before_it_was_registered_is_registered_by_the_next_bat
     assert len(store.search_model_versions("name = 'mlp'")) == 1
 
 
+def test_models_are_registered_in_a_database_of_any_name(template: Path, here: Path) -> None:
+    (here / "elsewhere").mkdir()
+    uri = f"sqlite:///{here}/elsewhere/other.db"
+    shutil.copy(template, "elsewhere/other.db")
+    environment = dict(os.environ)
+    report = release("1", "mlp", "bert", uri=uri)
+    assert not report.is_behind, report.lines
+    assert aliases(MlflowClient(tracking_uri=uri), "candidate") == {"mlp": "1", "bert": "1"}
+    assert not (here / "mlflow.db").exists()
+    assert os.environ.get("MLFLOW_TRACKING_URI") == environment.get("MLFLOW_TRACKING_URI")
+
+
 def test_sync_does_not_take_candidates_back_to_an_older_release(store: MlflowClient) -> None:
     release("1", "mlp", "bert")
     release("2", "mlp", "bert")
