@@ -18,7 +18,9 @@ from release_batch import finish_batch, make_options, publish
 from exporter.directory import ExportDirectory, hash_file
 from exporter.errors import ExitCode
 from registry_sync.__main__ import main
+from registry_sync.bounded import Budget
 from registry_sync.options import TrackingOptions
+from registry_sync.release import make_release
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
 from registry_sync.tracker import SyncReport, Tracker
 
@@ -340,9 +342,10 @@ def test_checkout_puts_the_bytes_of_a_release_in_place(store: MlflowClient, repo
 def test_an_export_that_dvc_does_not_have_as_it_is_has_no_hash(store: MlflowClient, repository: Path) -> None:
     release("1", "mlp", "bert")
     publish("mlp", b"mlp by hand".ljust(100))
-    tracking = TrackingOptions(mlflow=False, dvc=False)
+    tracking = TrackingOptions(mlflow=False)
     batch, record = finish_batch("mlp", up_to_date=("bert",), tracking=tracking)
-    Tracker(tracking, make_options(version="2"), RELEASES).finish(batch, record)
+    # Without the commit before it.
+    make_release(batch, record, make_options(version="2"), RELEASES, tracking=tracking, budget=Budget(60))
     _, manifest = read("2")
     assert manifest.find("mlp").dvc_hash == ""
     assert manifest.find("bert").dvc_hash == read("1")[1].find("bert").dvc_hash
