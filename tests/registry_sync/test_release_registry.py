@@ -170,6 +170,22 @@ def test_models_are_registered_in_a_database_of_any_name(template: Path, here: P
     assert os.environ.get("MLFLOW_TRACKING_URI") == environment.get("MLFLOW_TRACKING_URI")
 
 
+def test_the_line_for_git_comes_last_and_has_the_release(repository: Path) -> None:
+    for name in ("mlp", "bert"):
+        publish(name)
+    tracking = TrackingOptions(mlflow=False)
+    batch, record = finish_batch("mlp", "bert", tracking=tracking)
+    report = Tracker(tracking, make_options(version="1"), RELEASES).finish(batch, record)
+    line = report.lines[-1]
+    assert line.startswith("git:    git add dvc.lock ")
+    assert [one for one in report.lines if one.startswith("git:")] == [line]
+    subprocess.run(["sh", "-c", line.removeprefix("git:    ").partition(" && ")[0]], check=True)
+    added = subprocess.run(["git", "diff", "--cached", "--name-only"], capture_output=True, text=True, check=True)
+    found = {name for name in added.stdout.splitlines() if name.startswith("releases/")}
+    assert found == {str(path) for path in Path("releases/zoo-1").iterdir()}
+    assert not [word for word in line.split() if word.startswith("releases/") and word != "releases/zoo-1"]
+
+
 def test_sync_does_not_take_candidates_back_to_an_older_release(store: MlflowClient) -> None:
     release("1", "mlp", "bert")
     release("2", "mlp", "bert")
