@@ -24,7 +24,9 @@ from exporter.errors import ExitCode
 from exporter.result import ExportResult
 from registry_sync import release_workspace
 from registry_sync.__main__ import main
+from registry_sync.bounded import Budget
 from registry_sync.options import TrackingOptions
+from registry_sync.release import make_release
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
 from registry_sync.tracker import SyncReport, Tracker
 
@@ -175,6 +177,34 @@ def test_what_was_cut_off_before_it_was_registered_is_registered_by_the_next_bat
     assert report.lines[-1] == "release: nothing new since zoo-1"
     assert aliases(store, "candidate") == {"mlp": "1", "bert": "1"}
     assert len(store.search_model_versions("name = 'mlp'")) == 1
+
+
+def test_models_are_registered_in_a_database_of_any_name(template: Path, here: Path) -> None:
+    (here / "elsewhere").mkdir()
+    uri = f"sqlite:///{here}/elsewhere/other.db"
+    shutil.copy(template, "elsewhere/other.db")
+    environment = dict(os.environ)
+    report = release("1", "mlp", "bert", uri=uri)
+    assert not report.is_behind, report.lines
+    assert aliases(MlflowClient(tracking_uri=uri), "candidate") == {"mlp": "1", "bert": "1"}
+    assert not (here / "mlflow.db").exists()
+    assert os.environ.get("MLFLOW_TRACKING_URI") == environment.get("MLFLOW_TRACKING_URI")
+
+
+def test_the_line_for_git_comes_last_and_has_the_release(repository: Path) -> None:
+    for name in ("mlp", "bert"):
+        publish(name)
+    tracking = TrackingOptions(mlflow=False)
+    batch, record = finish_batch("mlp", "bert", tracking=tracking)
+    report = Tracker(tracking, make_options(version="1"), RELEASES).finish(batch, record)
+    line = report.lines[-1]
+    assert line.startswith("git:    git add dvc.lock ")
+    assert [one for one in report.lines if one.startswith("git:")] == [line]
+    subprocess.run(["sh", "-c", line.removeprefix("git:    ").partition(" && ")[0]], check=True)
+    added = subprocess.run(["git", "diff", "--cached", "--name-only"], capture_output=True, text=True, check=True)
+    found = {name for name in added.stdout.splitlines() if name.startswith("releases/")}
+    assert found == {str(path) for path in Path("releases/zoo-1").iterdir()}
+    assert not [word for word in line.split() if word.startswith("releases/") and word != "releases/zoo-1"]
 
 
 def test_sync_does_not_take_candidates_back_to_an_older_release(store: MlflowClient) -> None:
@@ -425,9 +455,10 @@ def test_checkout_puts_the_bytes_of_a_release_in_place(store: MlflowClient, repo
 def test_an_export_that_dvc_does_not_have_as_it_is_has_no_hash(store: MlflowClient, repository: Path) -> None:
     release("1", "mlp", "bert")
     publish("mlp", b"mlp by hand".ljust(100))
-    tracking = TrackingOptions(mlflow=False, dvc=False)
+    tracking = TrackingOptions(mlflow=False)
     batch, record = finish_batch("mlp", up_to_date=("bert",), tracking=tracking)
-    Tracker(tracking, make_options(version="2"), RELEASES).finish(batch, record)
+    # Without the commit before it.
+    make_release(batch, record, make_options(version="2"), RELEASES, tracking=tracking, budget=Budget(60))
     _, manifest = read("2")
     assert manifest.find("mlp").dvc_hash == ""
     assert manifest.find("bert").dvc_hash == read("1")[1].find("bert").dvc_hash
