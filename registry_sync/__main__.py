@@ -2,15 +2,25 @@
 
 import argparse
 import dataclasses
+import errno
 import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from exporter.directory import ExportDirectory
-from exporter.errors import ConfigError, ExitCode, IntegrityError, ModelpressError, SyncError
+from exporter.errors import (
+    ConfigError,
+    ExitCode,
+    IntegrityError,
+    ModelpressError,
+    StorageError,
+    SyncError,
+    choose_worst,
+)
 from exporter.plain_data import DataError
 from exporter.result import Status
 from registry_sync.bounded import Budget, call_bounded
@@ -25,6 +35,7 @@ from registry_sync.release_verification import verify_releases
 __all__ = ["main"]
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _TRANSFERS = {"push": push, "pull": pull}
 
 
@@ -32,20 +43,58 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Run the command line; returns the exit code."""
     parsed = _make_parser().parse_args(arguments)
     try:
-        if hasattr(parsed, "run"):
-            lines = run_release_command(parsed)
-        elif parsed.command == "sync":
-            lines = _sync([_name_run(path) for path in parsed.runs], parsed.tracking_uri, parsed.budget_s)
-        elif parsed.command in _TRANSFERS:
-            lines = _TRANSFERS[parsed.command](parsed.exports, parsed.remote, parsed.jobs)
-        else:
-            lines = _verify_all(parsed.exports, parsed.public_key)
-        for line in lines:
-            print(line)
+        _print(_run(parsed))
     except ModelpressError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("interrupted", ExitCode.INTERRUPTED)
+    except OSError as error:
+        return _complain(_describe_fault(error), ExitCode.STORAGE)
     return ExitCode.OK
+
+
+def _run(parsed: argparse.Namespace) -> Iterator[str]:
+    if hasattr(parsed, "run"):
+        yield from run_release_command(parsed)
+    elif parsed.command == "sync":
+        yield from _sync([_name_run(path) for path in parsed.runs], parsed.tracking_uri, parsed.budget_s)
+    elif parsed.command in _TRANSFERS:
+        yield from _TRANSFERS[parsed.command](parsed.exports, parsed.remote, parsed.jobs)
+    else:
+        yield from _verify_all(parsed.exports, parsed.public_key)
+
+
+def _print(lines: Iterator[str]) -> None:
+    """Print lines as they come; where the reader goes away, what we were asked to do is done all the same."""
+    try:
+        for line in lines:
+            try:
+                print(line)
+            except BrokenPipeError:
+                _silence()
+    finally:
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            _silence()
+
+
+def _silence() -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
+def _complain(message: str, code: ExitCode) -> ExitCode:
+    with suppress(OSError):
+        print(message, file=sys.stderr)
+    return code
+
+
+def _describe_fault(error: OSError) -> str:
+    advice = "; free some space, then run the same command again" if error.errno in _NO_SPACE else ""
+    return f"{error}{advice}"
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -84,7 +133,7 @@ def _name_run(path: Path) -> RunDirectory:
     run = RunDirectory(path)
     try:
         run.read_summary()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path}: no summary.json there; name the directory of a finished run") from error
     except DataError as error:
         raise ConfigError(str(error)) from error
@@ -95,22 +144,33 @@ def _sync(named: list[RunDirectory], uri: str | None, budget_s: float | None) ->
     """Catch up with MLflow, with DVC whatever became of that, and with releases unless runs are named."""
     found = named or [RunDirectory(path.parent) for path in sorted(Path("runs").glob("*/summary.json"))]
     pending = named or [run for run in found if not run.mlflow_marker.exists()]
-    behind: list[str] = []
-    num_lines = 0
     parts = [_sync_mlflow(pending, uri, budget_s), commit_runs(found)]
     if not named:
         parts.append(register_pending(Path("releases"), uri, budget_s))
-    for lines in parts:
-        try:
-            for line in lines:
-                num_lines += 1
-                yield line
-        except (SyncError, DataError) as error:
-            behind.append(str(error))
-    if behind:
-        raise SyncError("\n".join(behind))
+    num_lines = 0
+    for line in _run_parts(parts):
+        num_lines += 1
+        yield line
     if not num_lines:
         yield "nothing to sync"
+
+
+def _run_parts(parts: Iterable[Iterator[str]]) -> Iterator[str]:
+    """One part after the other, whatever becomes of each; what failed is told at the end, by the worst exit code."""
+    failures: list[ModelpressError] = []
+    for lines in parts:
+        try:
+            yield from lines
+        except ModelpressError as error:
+            failures.append(error)
+        except DataError as error:
+            failures.append(SyncError(str(error)))
+        except OSError as error:
+            failures.append(StorageError(_describe_fault(error)))
+    worst = choose_worst(*(error.exit_code for error in failures))
+    for failure in failures:
+        if failure.exit_code is worst:
+            raise type(failure)("\n".join(map(str, failures)))
 
 
 def _sync_mlflow(runs: list[RunDirectory], uri: str | None, budget_s: float | None) -> Iterator[str]:
@@ -147,14 +207,7 @@ def _verify_all(exports: Sequence[Path], public_key: Path | None) -> Iterator[st
     """The exports that are named; or else all, and all releases."""
     found = exports or sorted(path for path in Path("exports").glob("*") if path.is_dir())
     parts = [_verify(found)] if exports else [_verify(found), verify_releases(Path("releases"), public_key)]
-    damage: list[str] = []
-    for lines in parts:
-        try:
-            yield from lines
-        except IntegrityError as error:
-            damage.append(str(error))
-    if damage:
-        raise IntegrityError("\n".join(damage))
+    yield from _run_parts(parts)
 
 
 def _verify(paths: Sequence[Path]) -> Iterator[str]:
@@ -181,6 +234,5 @@ def _verify(paths: Sequence[Path]) -> Iterator[str]:
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
     # A call that was given up may still be at work in its thread, and would keep the interpreter.
     os._exit(code)

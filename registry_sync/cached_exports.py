@@ -12,9 +12,11 @@ from exporter.plain_data import DataError, from_plain
 from exporter.result import ExportResult
 from registry_sync.dvc_repository import DvcRepository
 
-__all__ = ["CachedExport", "Damage", "find_cached_exports"]
+__all__ = ["CachedExport", "Damage", "find_cached_exports", "is_record"]
 
 _RESULT = ExportDirectory(Path()).result.name
+# What every version of it has.
+_KEYS = {"schema_version", "spec", "status", "files"}
 # The list of an output's files, which the cache has too.
 _LIST = ""
 # Of a hash; enough to find it again.
@@ -69,7 +71,10 @@ class CachedExport:
             if damage is not None:
                 yield damage
                 return
-        result = self.objects[_RESULT]
+        result = self.objects.get(_RESULT)
+        if result is None:
+            # A folder with nothing in it.
+            return
         try:
             files = {record.path: record.sha256 for record in from_plain(ExportResult, read_json(result)).files}
         except DataError:
@@ -94,6 +99,12 @@ class CachedExport:
         return Damage(self.path / name, place, kind, expected, found) if found != expected else None
 
     @property
+    def is_ours(self) -> bool:
+        """Whether its result.json is one of ours, or cannot be told from one."""
+        place = self.objects[_RESULT]
+        return is_record(place) or self._check(_RESULT, place, "md5", _name_hash(place)) is not None
+
+    @property
     def is_newer_outside(self) -> bool:
         """Whether the working directory has another export there than the cache."""
         own = self.path / _RESULT
@@ -101,9 +112,9 @@ class CachedExport:
 
 
 def find_cached_exports(repository: DvcRepository, outputs: Mapping[Path, list[Any]]) -> Iterator[CachedExport]:
-    """The exports that the cache has, in part at least; a folder is one if it has a result.json.
+    """The exports that the cache has, in part at least; a folder is one if it has a result.json of ours.
 
-    So is a folder whose list is damaged: what is in it nobody knows.
+    So is a folder whose list or result.json is damaged: what is in it nobody knows. Others may be tracked too.
     """
     for path, (output, *_) in outputs.items():
         objects = repository.find_objects(output)
@@ -112,9 +123,20 @@ def find_cached_exports(repository: DvcRepository, outputs: Mapping[Path, list[A
         ):
             prefix = "" if folder == "." else f"{folder}/"
             own = {name.removeprefix(prefix): place for name, place in objects.items() if name.startswith(prefix)}
-            yield CachedExport(path / folder, output, {_LIST: objects[_LIST], **own})
-        if objects.keys() == {_LIST}:
-            yield CachedExport(path, output, objects)
+            export = CachedExport(path / folder, output, {_LIST: objects[_LIST], **own})
+            if export.is_ours:
+                yield export
+        if objects.keys() == {_LIST} and any((export := CachedExport(path, output, objects)).find_damage()):
+            yield export
+
+
+def is_record(place: Path) -> bool:
+    """Whether a file is the result.json of an export, of whatever version; others use that name too."""
+    try:
+        data = read_json(place)
+    except (OSError, DataError):
+        return False
+    return isinstance(data, dict) and data.keys() >= _KEYS
 
 
 def _name_hash(place: Path) -> str:

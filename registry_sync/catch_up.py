@@ -1,6 +1,7 @@
 """Commits to DVC what batches could not: DVC was locked or out of order, or the batch was killed."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from exporter.errors import SyncError
 from exporter.plain_data import DataError
@@ -44,7 +45,7 @@ def commit_runs(runs: Sequence[RunDirectory]) -> Iterator[str]:
             problems.append(f"DVC is behind: {error}")
     if behind:
         record, due = behind[-1]
-        if line := suggest_commit(root, record.release, due, record.metrics):
+        if line := suggest_commit(root, record.release, due, record.metrics, Path("releases")):
             yield line
     if problems:
         raise SyncError("\n".join(problems))

@@ -18,7 +18,7 @@ from registry_sync.plot_data import gather_metrics
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome
 from registry_sync.watched import find_changed_since, find_unwatched
 
-__all__ = ["commit_due", "commit_exports", "find_published", "load"]
+__all__ = ["commit_due", "commit_exports", "find_published", "load", "suggest_git"]
 
 
 def load() -> None:
@@ -30,8 +30,7 @@ def load() -> None:
 def commit_exports(record: BatchRecord) -> Iterator[str]:
     """Commit the published exports of a batch that DVC does not have yet; yields lines for the user.
 
-    Those of earlier batches too: one that was stopped, or found DVC locked, left its exports to the next. The last line
-    is the command that commits to git what belongs there.
+    Those of earlier batches too: one that was stopped, or found DVC locked, left its exports to the next.
 
     Raises:
         SyncError: DVC could not commit some; the others are committed.
@@ -47,15 +46,16 @@ def commit_exports(record: BatchRecord) -> Iterator[str]:
             yield "DVC: not a DVC repository; exports are not versioned (git init, dvc init, or tracking.dvc=false)"
         return
     marks = CommitMarks(root)
-    problems = ""
-    try:
-        yield from commit_due(record, [export for export in published if not marks.is_current(export)], marks)
-    except SyncError as error:
-        problems = str(error)
-    if published and (line := suggest_commit(root, record.release, published, record.metrics)):
-        yield line
-    if problems:
-        raise SyncError(problems)
+    yield from commit_due(record, [export for export in published if not marks.is_current(export)], marks)
+
+
+def suggest_git(record: BatchRecord, releases: Path) -> str | None:
+    """The command that commits to git what a batch, and its release in `releases`, left there; None for nothing."""
+    published = find_published(record)
+    root = find_repository()
+    if root is None or is_inside_stage() or not published:
+        return None
+    return suggest_commit(root, record.release, published, record.metrics, releases)
 
 
 def find_published(record: BatchRecord) -> list[ExportRecord]:

@@ -15,7 +15,7 @@ from exporter.errors import ModelpressError, SyncError
 from exporter.plain_data import DataError
 from registry_sync.commands import show_command
 
-__all__ = ["DvcRepository", "find_repository", "is_inside_stage", "open_repository"]
+__all__ = ["DvcRepository", "find_repository", "is_inside_stage", "open_repository", "told"]
 
 # Set by DVC for the command of a stage that it runs.
 _INSIDE_DVC = "DVC_STAGE"
@@ -58,20 +58,20 @@ class DvcRepository:
         """
         from dvc.repo import lock_repo
 
-        with _told(), lock_repo(self._repo):
+        with told(), lock_repo(self._repo):
             yield
 
     def find_outputs(self) -> dict[Path, list[Any]]:
         """DVC's outputs (`dvc.output.Output`) by their place; two at one place are a mistake of the user's."""
         found: dict[Path, list[Any]] = {}
-        with _told():
+        with told():
             for output in self._repo.index.outs:
                 found.setdefault(Path(output.fs_path), []).append(output)
         return found
 
     def commit(self, stage: Any) -> None:
         """`dvc commit --force` of what is in a stage's outputs now, up to dvc.lock, which `write_locks` writes."""
-        with _told():
+        with told():
             stage.save()
             stage.commit(relink=False)
 
@@ -80,38 +80,38 @@ class DvcRepository:
         files: dict[str, tuple[Any, list[Any]]] = {}
         for stage in stages:
             files.setdefault(stage.dvcfile.path, (stage.dvcfile, []))[1].append(stage)
-        with _told():
+        with told():
             for file, own in files.values():
                 file.dump_stages(own, update_pipeline=False)
 
     def add(self, path: Path) -> None:
         """`dvc add`."""
-        with _told():
+        with told():
             self._repo.add([str(path)], relink=False)
 
     def require_remote(self, name: str | None) -> None:
         """Complain if there is no such remote, or no default one; `dvc fetch` would not."""
-        with _told():
+        with told():
             self._repo.cloud.get_remote(name)
 
     def push(self, paths: Sequence[Path], remote: str | None, jobs: int | None) -> int:
         """`dvc push`; returns how many files went there. Without paths: all."""
-        with _told():
+        with told():
             return int(self._repo.push(list(map(str, paths)) or None, remote=remote, jobs=jobs))
 
     def fetch(self, paths: Sequence[Path], remote: str | None, jobs: int | None) -> int:
         """`dvc fetch`: into the cache alone; returns how many files came. Without paths: all."""
-        with _told():
+        with told():
             return int(self._repo.fetch(list(map(str, paths)) or None, remote=remote, jobs=jobs))
 
     def check_out(self, path: Path) -> None:
         """`dvc checkout` of one output, from the cache; changes that DVC does not have are left, and an error."""
-        with _told():
+        with told():
             self._repo.checkout([str(path)])
 
     def is_cached(self, output: Any) -> bool:
         """Whether the cache has an output: a file, or the list of a folder's files."""
-        with _told():
+        with told():
             return Path(output.cache.oid_to_path(output.hash_info.value)).is_file()
 
     def find_objects(self, output: Any) -> dict[str, Path]:
@@ -119,7 +119,7 @@ class DvcRepository:
 
         Empty for a single file, and where the cache does not have the folder's list. The list itself is in it as "".
         """
-        with _told():
+        with told():
             hashed = output.hash_info
             if not hashed or not hashed.isdir or not output.use_cache:
                 return {}
@@ -140,7 +140,7 @@ class DvcRepository:
         """
         from scmrepo.git import Git
 
-        with _told():
+        with told():
             scm = self._repo.scm
             folders = [
                 f"{folder}/" for folder in path.parents if folder != self.root and folder.is_relative_to(self.root)
@@ -158,7 +158,7 @@ def open_repository() -> Iterator[DvcRepository]:
     root = find_repository()
     if root is None:
         raise SyncError(f"not a DVC repository: {Path.cwd()}; git init and dvc init, or go to where .dvc/ is")
-    with _told():
+    with told():
         from dvc.repo import Repo
 
         logging.getLogger("dvc").setLevel(logging.CRITICAL)
@@ -175,7 +175,12 @@ def open_repository() -> Iterator[DvcRepository]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
+    """Turn what DVC raises in the body into a line for the user.
+
+    Raises:
+        SyncError: DVC failed.
+    """
     try:
         yield
     except ModelpressError:

@@ -9,7 +9,7 @@ from typing import Any
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, IntegrityError, SyncError
 from exporter.plain_data import DataError
-from registry_sync.cached_exports import CachedExport, Damage, find_cached_exports
+from registry_sync.cached_exports import CachedExport, Damage, find_cached_exports, is_record
 from registry_sync.commands import show_command
 from registry_sync.dvc_repository import DvcRepository, open_repository
 
@@ -160,9 +160,13 @@ def _mend_cache(export: CachedExport, found: Sequence[Damage]) -> str:
         is_whole_outside = not directory.damaged_files(directory.read_result())
     except (OSError, DataError):
         is_whole_outside = False
-    if is_whole_outside:
-        return f"{_remove(found)} && {show_command('dvc')} commit -f {shlex.quote(export.output.stage.addressing)}"
     place = shlex.quote(_show(export.path))
+    commit = f"{_remove(found)} && {show_command('dvc')} commit -f {shlex.quote(export.output.stage.addressing)}"
+    if is_whole_outside:
+        return commit
+    if directory.path.exists() and not is_record(directory.result):
+        # Perhaps somebody's own work, which can be had nowhere else.
+        return f"{commit}   (if {place} is as it should be)"
     return f"{_remove(found)} && rm -rf {place} && python -m registry_sync pull {place}   (or export it again)"
 
 

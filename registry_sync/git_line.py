@@ -16,7 +16,9 @@ _MAX_FILES = 3
 _MAX_NAMES = 3
 
 
-def suggest_commit(root: Path, release: str | None, exports: Sequence[ExportRecord], metrics: str) -> str | None:
+def suggest_commit(
+    root: Path, release: str | None, exports: Sequence[ExportRecord], metrics: str, releases: Path
+) -> str | None:
     """`git add ... && git commit -m ...` for what git does not have yet; None where there is nothing, or no git.
 
     What earlier batches left is in it: dvc.lock is one file for all.
@@ -26,6 +28,7 @@ def suggest_commit(root: Path, release: str | None, exports: Sequence[ExportReco
         release: Its name, if the exports are one.
         exports: Published ones.
         metrics: The folder with a file of numbers for each export.
+        releases: Where releases are written.
     """
     folders = sorted({os.path.dirname(export.directory) for export in exports})  # noqa: PTH120  (no "." for none)
     changed = _find_changed(
@@ -36,10 +39,16 @@ def suggest_commit(root: Path, release: str | None, exports: Sequence[ExportReco
             *(str(Path(folder, ".gitignore")) for folder in folders),
             f":(glob){Path(metrics, '*.json')}",
             str(place_of_plot_data(metrics)),
+            # Of a release itself; what begins with a dot is a lock, or not finished.
+            *(f":(glob){releases}/[!.]*{end}" for end in ("", "/**")),
         ]
     )
     if not changed:
         return None
+    # A release is added as a whole.
+    depth = len(Path(os.path.relpath(releases)).parts) + 1
+    inside = {path: Path(*path.parts[:depth]) for path in changed if path.is_relative_to(os.path.relpath(releases))}
+    changed = list(dict.fromkeys(inside.get(path, path) for path in changed))
     names = [export.id for export in exports]
     listed = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else "")
     subject = f"Release {release}" if release else f"Export {listed}"

@@ -63,7 +63,7 @@ def make_release(
     mlflow = _Registry(tracking, budget, is_away=is_mlflow_away) if tracking.mlflow else None
     try:
         with lock_releases(root):
-            _make(run, draft_release(run, record, options, root), options, root, mlflow, report)
+            _make(run, draft_release(run, record, options, root), options, root, mlflow, report, has_dvc=tracking.dvc)
     except (ModelpressError, DataError, OSError) as error:
         report.code = error.exit_code if isinstance(error, ModelpressError) else ExitCode.STORAGE
         report.lines.append(f"no release was made: {error}")
@@ -79,22 +79,31 @@ def register_pending(root: Path, uri: str | None = None, budget_s: float | None 
         budget_s: Longest wait over one release, in seconds; None: as each was made with.
 
     Raises:
-        SyncError: MLflow did not take one; the later ones were not tried.
+        SyncError: MLflow did not take some; the others are registered, unless a store let a whole budget pass.
         DataError: A manifest is broken.
     """
     if not root.is_dir():
         return
+    behind: list[str] = []
     with lock_releases(root):
         releases = find_releases(root)
         newest = {manifest.name: manifest.version for _, manifest in releases}
         for directory, manifest in releases:
             if (manifest.tracking.mlflow or uri is not None) and directory.read_registration() is None:
                 options = replace(manifest.tracking, uri=uri or manifest.tracking.uri)
-                mlflow = _Registry(options, Budget(budget_s or options.budget_s))
+                budget = Budget(budget_s or options.budget_s)
+                mlflow = _Registry(options, budget)
                 mlflow.register(directory, manifest, is_newest=newest[manifest.name] == manifest.version)
-                if mlflow.problem:
-                    raise SyncError(f"{manifest.title}: {mlflow.problem}")
-                yield f"{manifest.title}: registered in MLflow"
+                if not mlflow.problem:
+                    yield f"{manifest.title}: registered in MLflow"
+                    continue
+                behind.append(f"{manifest.title}: {mlflow.problem}")
+                if budget.left_s <= 0:
+                    # It would keep us waiting as long for each.
+                    behind.append("later releases were not tried")
+                    break
+    if behind:
+        raise SyncError("\n".join(behind))
 
 
 class _Registry:
@@ -146,13 +155,15 @@ def _make(
     root: Path,
     mlflow: _Registry | None,
     report: ReleaseReport,
+    *,
+    has_dvc: bool,
 ) -> None:
     if draft.unchanged is not None:
         directory, manifest = draft.unchanged
         report.lines.append(f"release: nothing new since {manifest.title}")
     else:
         require_free(ReleaseDirectory(root / draft.manifest.title))
-        manifest = replace(draft.manifest, models=add_dvc_hashes(draft.manifest.models, Path(draft.manifest.exports)))
+        manifest = _add_dvc_hashes(draft.manifest, report) if has_dvc else draft.manifest
         if mlflow is not None:
             manifest = mlflow.add_ids(run, manifest)
         key = Path(options.sign_key) if options.sign_key is not None else None
@@ -167,6 +178,16 @@ def _make(
             report.is_behind = True
             report.lines.append(f"{manifest.title} is not registered: {mlflow.problem}")
             report.lines.append("  catch up with: python -m registry_sync sync")
+
+
+def _add_dvc_hashes(manifest: Manifest, report: ReleaseReport) -> Manifest:
+    """The manifest with DVC's hashes of its models; as it is where DVC cannot be asked, which is told."""
+    try:
+        return replace(manifest, models=add_dvc_hashes(manifest.models, Path(manifest.exports)))
+    except SyncError as error:
+        report.is_behind = True
+        report.lines.append(f"the release has no DVC hashes, and cannot be checked out: {error}")
+        return manifest
 
 
 def _render(manifest: Manifest, earlier: Sequence[Manifest]) -> dict[str, str]:

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from exporter.directory import ExportDirectory
+from registry_sync.dvc_repository import find_repository, told
 from registry_sync.release_manifest import ReleasedModel
 
 __all__ = ["add_dvc_hashes", "find_repository", "list_objects", "open_repository"]
 
 
-def find_repository() -> Path | None:
-    """The root of the DVC repository that the working directory lies in."""
-    here = Path.cwd()
-    return next((path for path in (here, *here.parents) if (path / ".dvc").is_dir()), None)
-
-
 def open_repository(root: Path) -> Any:
-    """A `dvc.repo.Repo`, to be closed by the caller."""
-    from dvc.repo import Repo
+    """A `dvc.repo.Repo`, to be closed by the caller.
 
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    return Repo(str(root))
+    Raises:
+        SyncError: DVC cannot open it.
+    """
+    with told():
+        from dvc.repo import Repo
+
+        logging.getLogger("dvc").setLevel(logging.ERROR)
+        return Repo(str(root))
 
 
 def add_dvc_hashes(models: Iterable[ReleasedModel], exports: Path) -> list[ReleasedModel]:
@@ -32,14 +32,18 @@ def add_dvc_hashes(models: Iterable[ReleasedModel], exports: Path) -> list[Relea
 
     dvc.lock may be behind: DVC was locked, or the export has no stage. The cache's list of an output's files tells, and
     of these result.json is enough: it names all others by their sha256.
+
+    Raises:
+        SyncError: DVC cannot be asked.
     """
     root = find_repository()
     if root is None:
         return list(models)
     repository = open_repository(root)
     try:
-        known = {Path(out.fs_path): out.hash_info.value for out in repository.index.outs if out.hash_info}
-        cache = repository.cache.local
+        with told():
+            known = {Path(out.fs_path): out.hash_info.value for out in repository.index.outs if out.hash_info}
+            cache = repository.cache.local
         return [_add_hash(model, known.get((exports / model.id).resolve(), ""), cache, exports) for model in models]
     finally:
         repository.close()

@@ -140,8 +140,7 @@ def _roll_back(parsed: argparse.Namespace) -> Iterator[str]:
         wanted = [] if parsed.registry_only else _find_wanted(parsed.name, earlier)
         # First, so that nothing has moved where the bytes are not to be had.
         with stage(wanted) as staged:
-            yield from roll_back(store, _RELEASES, parsed.name, parsed.alias)
-            yield from staged.put_in_place()
+            yield from roll_back(store, _RELEASES, parsed.name, parsed.alias, staged.put_in_place())
 
 
 def _check_out(parsed: argparse.Namespace) -> Iterator[str]:

@@ -17,6 +17,7 @@ from exporter.directory import read_json, write_json
 from exporter.errors import ConfigError, GateError, SyncError
 from exporter.plain_data import from_plain
 from registry_sync.bounded import Budget
+from registry_sync.redaction import redact
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, Verdict
 from registry_sync.store import Store
 
@@ -116,6 +117,7 @@ def promote(
 
     Raises:
         GateError: The release did not pass.
+        ConfigError: The store has other models under these versions: the release is registered in another one.
         SyncError: It is not registered, or MLflow did not move an alias; those that were moved are put back.
     """
     directory, manifest = release
@@ -140,6 +142,8 @@ def promote(
     if not moves:
         yield f"{manifest.title} is {alias} already"
         return
+    for move in moves:
+        _require_released(store, manifest, move)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = Promotion(at=now, alias=alias, version=manifest.version, state=State.moving, moves=moves)
     index = promotions.add(entry)
@@ -154,8 +158,16 @@ def promote(
     yield f"{manifest.title} is {alias}: {len(accepted)} models, {len(moves)} moved"
 
 
-def roll_back(store: Store, root: Path, name: str, alias: str) -> Iterator[str]:
+def roll_back(store: Store, root: Path, name: str, alias: str, placing: Iterator[str]) -> Iterator[str]:
     """Undo the last promotion to an alias that still stands; yields lines for the user.
+
+    Args:
+        store: Where the release is registered.
+        root: Where releases are, whose lock the caller holds.
+        name: Of the release.
+        alias: For example champion.
+        placing: Puts the bytes in place as it is read, which can be repeated; its lines are passed on. Before any alias
+            moves: where it fails the promotion still stands, and the next rollback undoes this one, not the one before.
 
     Raises:
         ConfigError: There is none, or an alias has been moved by somebody else since.
@@ -171,13 +183,14 @@ def roll_back(store: Store, root: Path, name: str, alias: str) -> Iterator[str]:
                 f"{move.name}@{alias} is version {now or 'none'}, and the last promotion made it {move.after}: "
                 "somebody has moved it since; nothing was moved"
             )
+    yield from placing
     promotions.set_state(index, State.rolling_back)
     try:
         for move in undone.moves:
             _point(store, move.name, alias, move.before)
     except SyncError as error:
         _put_forward(store, promotions, index)
-        raise SyncError(f"nothing was rolled back: {error}") from error
+        raise SyncError(f"no alias was rolled back: {error}; the same command again goes on from there") from error
     promotions.set_state(index, State.rolled_back)
     yield from (f"{move.name}@{alias}: version {move.after} -> {move.before or 'none'}" for move in undone.moves)
 
@@ -195,6 +208,31 @@ def mend(store: Store, promotions: Promotions) -> Iterator[str]:
         elif one.state is State.rolling_back:
             _put_forward(store, promotions, index)
             yield f"a rollback from {one.version} was cut off; {one.alias} is as it was before it"
+
+
+def _require_released(store: Store, manifest: Manifest, move: Move) -> None:
+    """Hold a version against what its registration has written on it; numbers alone are the same in every store."""
+    model = manifest.find(move.export)
+    assert model is not None
+    wanted = {f"modelpress.sha256.{file.path}": file.sha256 for file in model.model_files}
+    try:
+        tags = store.call(_read_tags, store, move.name, move.after)
+    except SyncError as error:
+        raise SyncError(f"nothing was promoted: {move.name} version {move.after}: {error}") from error
+    if f"modelpress.in.{manifest.title}" not in tags or any(tags.get(name) != value for name, value in wanted.items()):
+        raise ConfigError(
+            f"{move.name} version {move.after} is not what {manifest.title} has, in {redact(store.uri)}: is it "
+            "registered in another store? (--tracking-uri); nothing was promoted"
+        )
+
+
+def _read_tags(store: Store, name: str, version: str) -> dict[str, str]:
+    try:
+        return dict(store.client.get_model_version(name, version).tags)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
 
 
 def _put_back(store: Store, promotions: Promotions, index: int) -> None:

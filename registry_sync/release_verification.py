@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.directory import hash_file
-from exporter.errors import IntegrityError
+from exporter.errors import IntegrityError, SyncError
 from exporter.plain_data import DataError
 from registry_sync.release_bytes import find_repository, list_objects, open_repository
 from registry_sync.release_manifest import Manifest, ReleaseDirectory
@@ -52,7 +52,11 @@ def verify_releases(root: Path, public_key: Path | None = None) -> Iterator[str]
     if not directories:
         return
     damage: list[str] = []
-    repository = open_repository(where) if (where := find_repository()) is not None else None
+    repository = None
+    try:
+        repository = open_repository(where) if (where := find_repository()) is not None else None
+    except SyncError as error:
+        yield f"DVC's cache was not looked at: {error}"
     try:
         for directory in directories:
             found, words = _verify(directory, repository, public_key)

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from exporter.directory import ExportDirectory, hash_file
-from exporter.errors import ConfigError, IntegrityError, LockedError, SyncError
+from exporter.errors import ConfigError, IntegrityError, LockedError, ModelpressError, StorageError, SyncError
 from exporter.publication import publish
 from registry_sync.commands import show_command
 from registry_sync.release_bytes import find_repository, list_objects, open_repository
@@ -53,18 +53,26 @@ class Staged:
         """Exchange them, each in one step, and let dvc.lock say so; yields lines for the user.
 
         Raises:
+            StorageError: The disk would not; dvc.lock has what was exchanged until then.
+            IntegrityError: An export is not what it says itself; likewise.
             SyncError: The bytes are in place, and DVC could not be told.
         """
-        for wanted, directory in self.exports:
-            publish(directory, wanted.target, directory.read_result())
-            yield f"{wanted.target}: as in {wanted.manifest.title}"
+        exchanged: list[Path] = []
+        try:
+            for wanted, directory in self.exports:
+                _exchange(wanted, directory)
+                exchanged.append(wanted.target)
+                yield f"{wanted.target}: as in {wanted.manifest.title}"
+        except ModelpressError:
+            _commit(exchanged)
+            raise
         yield from (f"{wanted.target}: is as in {wanted.manifest.title} already" for wanted in self.unchanged)
         yield from (
             f"{wanted.target}: left as it is; DVC had no version of it in {wanted.manifest.title}"
             for wanted in self.without
         )
         if self.exports:
-            _commit([wanted.target for wanted, _ in self.exports])
+            _commit(exchanged)
             yield "exports are those of an earlier release; the next batch makes those again that are not up to date"
 
 
@@ -75,7 +83,8 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
     Raises:
         LockedError: A batch is at work.
         ConfigError: There is no DVC repository to take them from.
-        SyncError: Neither DVC's cache nor its remote has them.
+        StorageError: The disk would not.
+        SyncError: Neither DVC's cache nor its remote has them; or has what stands in their places.
         IntegrityError: What DVC has is not what was released.
     """
     missing = [one for one in wanted if not is_in_place(one)]
@@ -94,7 +103,12 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
         shutil.rmtree(folder, ignore_errors=True)
         repository = open_repository(root)
         try:
-            yield Staged([(one, _fetch(repository, one, folder)) for one in due], unchanged, without)
+            _require_kept(repository, [one.target for one in due])
+            try:
+                staged = Staged([(one, _fetch(repository, one, folder)) for one in due], unchanged, without)
+            except OSError as error:
+                raise StorageError(f"{folder}: {error}; nothing was changed") from error
+            yield staged
         finally:
             repository.close()
             shutil.rmtree(folder, ignore_errors=True)
@@ -124,6 +138,37 @@ def _lock(exports: Path) -> Iterator[None]:
         lock.release()
 
 
+def _require_kept(repository: Any, targets: Sequence[Path]) -> None:
+    """Complain where DVC could not bring back what is to be replaced: the batch found it locked, or was killed."""
+    known = {Path(out.fs_path): out.hash_info.value for out in repository.index.outs if out.hash_info}
+    lost = [target for target in targets if not _is_kept(repository, target, known.get(target.resolve(), ""))]
+    if lost:
+        names = " ".join(map(str, lost))
+        raise SyncError(
+            f"{', '.join(map(str, lost[:5]))}: DVC does not have what is there now, which would be lost; nothing was "
+            "changed: python -m registry_sync sync first\n"
+            f"  if that has nothing to do: {show_command('dvc')} commit -f {names}, or remove what is not wanted"
+        )
+
+
+def _is_kept(repository: Any, target: Path, value: str) -> bool:
+    """Whether DVC has an export as it is; result.json tells, which names the model's files by their sha256."""
+    result = ExportDirectory(target).result
+    if not result.is_file():
+        return True
+    if not value.endswith(".dir"):
+        return False
+    try:
+        found = _fetch_objects(repository, value)
+        return (
+            all(place.is_file() for place in found.values())
+            and result.name in found
+            and found[result.name].read_bytes() == result.read_bytes()
+        )
+    except (OSError, ValueError) as error:
+        raise SyncError(f"{target}: DVC's cache: {error}") from error
+
+
 def _fetch(repository: Any, wanted: Wanted, folder: Path) -> ExportDirectory:
     """Copy an export out of DVC's cache, and hold it against the manifest."""
     model = wanted.model
@@ -148,25 +193,44 @@ def _fetch(repository: Any, wanted: Wanted, folder: Path) -> ExportDirectory:
 
 def _find_objects(repository: Any, wanted: Wanted) -> dict[str, Path]:
     """The cache's files of an export by their names in it; fetched from the remote where they are missing."""
-    cache = repository.cache.local
     value = wanted.model.dvc_hash
     try:
-        found = list_objects(cache, value)
-        if found is None:
-            _pull(repository, [value])
-            found = list_objects(cache, value)
-        missing = [place for place in (found or {}).values() if not place.is_file()]
-        if missing:
-            # Two digits of an object's hash are its folder.
-            _pull(repository, [place.parent.name + place.name for place in missing])
+        found = _fetch_objects(repository, value)
     except (OSError, ValueError) as error:
         raise SyncError(f"{wanted.target}: DVC's cache: {error}") from error
-    if found is None or not all(place.is_file() for place in found.values()):
+    if not found or not all(place.is_file() for place in found.values()):
         raise SyncError(
             f"{wanted.target}: neither DVC's cache nor its remote has {value}, which it was in "
             f"{wanted.manifest.title}; nothing was changed"
         )
     return found
+
+
+def _fetch_objects(repository: Any, value: str) -> dict[str, Path]:
+    """The cache's files of a folder, there or not, after those that were not have been asked of the remote.
+
+    Raises:
+        OSError, ValueError: The cache's list of them is broken.
+    """
+    cache = repository.cache.local
+    found = list_objects(cache, value)
+    if found is None:
+        _pull(repository, [value])
+        found = list_objects(cache, value) or {}
+    missing = [place for place in found.values() if not place.is_file()]
+    if missing:
+        # Two digits of an object's hash are its folder.
+        _pull(repository, [place.parent.name + place.name for place in missing])
+    return found
+
+
+def _exchange(wanted: Wanted, directory: ExportDirectory) -> None:
+    try:
+        publish(directory, wanted.target, directory.read_result())
+    except OSError as error:
+        raise StorageError(f"{wanted.target}: {error}; the same command again goes on from there") from error
+    except ValueError as error:
+        raise IntegrityError(f"{wanted.target}: {wanted.manifest.title}: {error}") from error
 
 
 def _pull(repository: Any, hashes: Sequence[str]) -> None:
@@ -185,6 +249,8 @@ def _pull(repository: Any, hashes: Sequence[str]) -> None:
 
 def _commit(targets: Sequence[Path]) -> None:
     """Let dvc.lock, and the .dvc files of exports without a stage, say what is there now."""
+    if not targets:
+        return
     root = find_repository()
     assert root is not None
     repository = open_repository(root)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
-from mlflow import MlflowClient
+from mlflow import MlflowClient, set_tracking_uri
 from mlflow.exceptions import MlflowException
 
 from exporter.errors import SyncError
@@ -91,7 +91,23 @@ def open_store(options: TrackingOptions, budget: Budget | None = None) -> Store:
         client, experiment_id = _call(lambda: _connect(uri, options.experiment), budget, remote=_is_remote(uri))
     except SyncError as error:
         raise SyncError(f"{redact(uri)}: {error}") from None
+    if not _is_remote(uri):
+        _make_default(uri)
     return Store(uri, client, experiment_id, budget)
+
+
+def _make_default(uri: str) -> None:
+    """Let MLflow's registry in a database find the models of `uri`: it asks the process's default store for them.
+
+    A server does that for itself, and its address may hold credentials.
+    """
+    # Which set_tracking_uri hands on to subprocesses, and so to workers.
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.pop(name, None)
+    set_tracking_uri(uri)
+    os.environ.pop(name, None)
+    if before is not None:
+        os.environ[name] = before
 
 
 @cache

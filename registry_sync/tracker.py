@@ -63,6 +63,12 @@ class Tracker:
             self._finish_dvc(run, record, report)
         if self._release is not None:
             self._finish_release(self._release, run, record, report, budget, is_mlflow_away=is_mlflow_away)
+        if self._options.dvc:
+            from registry_sync.dvc_commit import suggest_git
+
+            # Last, so that the release is in it.
+            line = suggest_git(record, self._releases)
+            report.lines += [line] if line else []
         return report
 
     def _prepare(self) -> None:

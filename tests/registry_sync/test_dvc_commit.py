@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from dvc_folder import dvc, git, make_repository
 
 from exporter.directory import write_json
 from exporter.errors import SyncError
+from registry_sync import dvc_commit
 from registry_sync.__main__ import main
-from registry_sync.dvc_commit import commit_exports
 from registry_sync.record import BatchRecord, Outcome, RunDirectory
 from registry_sync.tracker import Tracker
 
@@ -53,6 +54,19 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchRecord:
     Path("metrics").mkdir()
     write_json(Path("metrics/good.json"), {"size_bytes": 4})
     return begin_later(record)
+
+
+def commit_exports(record: BatchRecord) -> Iterator[str]:
+    """All that a batch tells of DVC and git, in that order."""
+    problem = None
+    try:
+        yield from dvc_commit.commit_exports(record)
+    except SyncError as error:
+        problem = error
+    if line := dvc_commit.suggest_git(record, Path("releases")):
+        yield line
+    if problem is not None:
+        raise problem
 
 
 def begin_later(record: BatchRecord) -> BatchRecord:
@@ -305,7 +319,7 @@ def test_a_batch_is_behind_and_says_how_to_catch_up(record: BatchRecord) -> None
     options = dataclasses.replace(record.tracking, mlflow=False)
     report = Tracker(options).finish(RUN, record)
     assert report.is_behind
-    assert report.lines[-1] == "  catch up with: python -m registry_sync sync runs/20260101-000000-abcd"
+    assert "  catch up with: python -m registry_sync sync runs/20260101-000000-abcd" in report.lines
 
 
 def test_an_export_of_what_was_changed_meanwhile_is_not_committed(record: BatchRecord) -> None:

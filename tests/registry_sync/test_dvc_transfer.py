@@ -237,3 +237,39 @@ def test_pulled_exports_are_no_links_whatever_the_cache_makes(clone: Path) -> No
     assert main(["pull"]) == 0
     assert MODEL.stat().st_nlink == 1
     assert not MODEL.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["result.json", "data.csv", ""])
+def test_folders_that_are_no_exports_are_dvcs_alone(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    Path("study").mkdir()
+    if name:
+        Path("study", name).write_text('{"accuracy": 0.9, "files": []}')
+    dvc("add", "-q", "study")
+    git("add", "study.dvc")
+    git("commit", "-qm", "study")
+    assert main(["push"]) == 0
+    assert "1 export as recorded" in capsys.readouterr().out
+    git("clone", "-q", str(origin), str(tmp_path / "clone"))
+    monkeypatch.chdir(tmp_path / "clone")
+    assert main(["pull"]) == 0
+    told = capsys.readouterr()
+    assert "1 export as recorded" in told.out
+    assert "rm " not in told.out + told.err
+    assert [path.name for path in Path("study").iterdir()] == ([name] if name else [])
+
+
+def test_nobody_is_told_to_remove_a_folder_that_is_no_export(origin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("study").mkdir()
+    Path("study/result.json").write_text("{}")
+    dvc("add", "-q", "study")
+    listed = yaml.safe_load(Path("study.dvc").read_text())["outs"][0]["md5"]
+    damage(origin / ".dvc/cache/files/md5" / listed[:2] / listed[2:])
+    assert main(["push"]) == 7
+    told = capsys.readouterr().err
+    assert "study: md5 is " in told
+    assert "rm -r" not in told
+    (command,) = [line.partition("   (")[0] for line in told.splitlines() if line.startswith("rm -f ")]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert main(["push"]) == 0

@@ -1,11 +1,20 @@
 """The command `python -m registry_sync`, called in this process."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from batch_data import make_run
+from project import make_environment
 
 from registry_sync.__main__ import main
+
+COMMAND = [sys.executable, "-u", "-m", "registry_sync"]
+ENVIRONMENT = make_environment({"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)})
 
 
 @pytest.fixture
@@ -93,3 +102,62 @@ def test_verify_does_not_accept_an_export_that_failed(here: Path, capsys: pytest
     make_run(here)
     assert main(["verify", "bad"]) == 7
     assert "bad: the export did not pass" in capsys.readouterr().err
+
+
+def test_what_is_no_directory_is_a_usage_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(here)
+    assert main(["sync", str(run.summary)]) == 2
+    assert f"{run.summary}: no summary.json there" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_told_in_a_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "loop").symlink_to("loop")
+    assert main(["sync", "loop"]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "loop" in line
+
+
+def test_a_part_that_fails_does_not_keep_back_what_the_others_have_to_tell(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(here).result("good").unlink()
+    # As if somebody had tidied up.
+    (here / "releases/.lock").mkdir(parents=True)
+    assert main(["sync"]) == 5
+    told = capsys.readouterr().err
+    assert "good.json" in told
+    assert "releases/.lock" in told
+
+
+def test_a_reader_that_goes_away_changes_nothing(here: Path) -> None:
+    make_run(here)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*COMMAND, "verify"], stdout=writer, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_is_told_in_a_word(here: Path) -> None:
+    summary = make_run(here).summary
+    summary.unlink()
+    # The command waits in it.
+    os.mkfifo(summary)
+    process = subprocess.Popen(
+        [*COMMAND, "sync", str(summary.parent)], stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+    )
+    writer = None
+    while writer is None and process.poll() is None:
+        try:
+            writer = os.open(summary, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert (process.returncode, told) == (130, "interrupted\n")
+    if writer is not None:
+        os.close(writer)

@@ -11,6 +11,7 @@ from release_batch import CAUSE, finish_batch, make_options, publish
 
 from exporter.errors import ExitCode, FailureKind
 from exporter.failure_fingerprint import take_failure_fingerprint
+from registry_sync.__main__ import main
 from registry_sync.bounded import Budget
 from registry_sync.options import TrackingOptions
 from registry_sync.release import ReleaseReport, make_release
@@ -220,3 +221,39 @@ def test_a_process_that_is_killed_at_any_moment_leaves_a_whole_release_or_none_a
         pytest.fail("it never came to its end")
     assert moment > 10
     assert left == {(), ("zoo-1",)}
+
+
+def break_dvc(how: str) -> None:
+    Path(".dvc").mkdir()
+    if how == "config":
+        Path(".dvc/config").write_text("['remote \"x\"']\n  bogus = 1\n")
+
+
+@pytest.mark.parametrize("how", ["config", "no git"])
+def test_a_release_that_dvc_cannot_be_asked_about_is_made_all_the_same(how: str) -> None:
+    publish("mlp")
+    break_dvc(how)
+    run, record = finish_batch("mlp")
+    tracking = TrackingOptions(mlflow=False)
+    report = make_release(run, record, make_options(version="1"), RELEASES, tracking=tracking, budget=Budget(60))
+    assert (report.code, report.is_behind) == (ExitCode.OK, True)
+    assert report.lines[0].startswith("the release has no DVC hashes, and cannot be checked out: ")
+    assert list_releases() == ["zoo-1"]
+
+
+def test_without_dvc_it_is_not_asked() -> None:
+    publish("mlp")
+    break_dvc("config")
+    report = release("mlp", options=make_options(version="1"))
+    assert (report.code, report.is_behind) == (ExitCode.OK, False)
+    assert [line for line in report.lines if "DVC" in line] == []
+
+
+def test_releases_are_verified_where_dvc_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    publish("mlp")
+    release("mlp", options=make_options(version="1"))
+    break_dvc("config")
+    assert main(["verify"]) == 0
+    out = capsys.readouterr().out
+    assert "DVC's cache was not looked at: " in out
+    assert "releases/zoo-1: ok, 1 in exports" in out

@@ -1,9 +1,12 @@
 """Releases in a real MLflow store and a real DVC repository: registered, promoted, rolled back."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +18,15 @@ from mlflow_server import Server
 from project import make_environment
 from release_batch import finish_batch, make_options, publish
 
+from exporter import publication
 from exporter.directory import ExportDirectory, hash_file
 from exporter.errors import ExitCode
+from exporter.result import ExportResult
+from registry_sync import release_workspace
 from registry_sync.__main__ import main
+from registry_sync.bounded import Budget
 from registry_sync.options import TrackingOptions
+from registry_sync.release import make_release
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
 from registry_sync.tracker import SyncReport, Tracker
 
@@ -146,6 +154,21 @@ def test_a_store_that_is_away_costs_no_release_and_sync_catches_up(
     assert run("sync") == 0
 
 
+def test_a_release_that_cannot_be_registered_does_not_keep_back_later_ones(
+    store: MlflowClient, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "away").mkdir()
+    for version in ("1", "2"):
+        release(version, "mlp", "bert", uri=f"sqlite:///{here}/away")
+    assert run("sync", "--tracking-uri", f"sqlite:///{here}/mlflow.db") == 6
+    told = capsys.readouterr()
+    # Its bytes are nowhere by now.
+    assert "zoo-1: MLflow does not have the bytes of mlp" in told.err
+    assert "zoo-2: registered in MLflow" in told.out
+    for name in ("mlp", "bert"):
+        assert "modelpress.in.zoo-2" in store.get_model_version_by_alias(name, "candidate").tags
+
+
 def test_what_was_cut_off_before_it_was_registered_is_registered_by_the_next_batch(store: MlflowClient) -> None:
     release("1", "mlp", "bert")
     read("1")[0].registration.unlink()
@@ -154,6 +177,34 @@ def test_what_was_cut_off_before_it_was_registered_is_registered_by_the_next_bat
     assert report.lines[-1] == "release: nothing new since zoo-1"
     assert aliases(store, "candidate") == {"mlp": "1", "bert": "1"}
     assert len(store.search_model_versions("name = 'mlp'")) == 1
+
+
+def test_models_are_registered_in_a_database_of_any_name(template: Path, here: Path) -> None:
+    (here / "elsewhere").mkdir()
+    uri = f"sqlite:///{here}/elsewhere/other.db"
+    shutil.copy(template, "elsewhere/other.db")
+    environment = dict(os.environ)
+    report = release("1", "mlp", "bert", uri=uri)
+    assert not report.is_behind, report.lines
+    assert aliases(MlflowClient(tracking_uri=uri), "candidate") == {"mlp": "1", "bert": "1"}
+    assert not (here / "mlflow.db").exists()
+    assert os.environ.get("MLFLOW_TRACKING_URI") == environment.get("MLFLOW_TRACKING_URI")
+
+
+def test_the_line_for_git_comes_last_and_has_the_release(repository: Path) -> None:
+    for name in ("mlp", "bert"):
+        publish(name)
+    tracking = TrackingOptions(mlflow=False)
+    batch, record = finish_batch("mlp", "bert", tracking=tracking)
+    report = Tracker(tracking, make_options(version="1"), RELEASES).finish(batch, record)
+    line = report.lines[-1]
+    assert line.startswith("git:    git add dvc.lock ")
+    assert [one for one in report.lines if one.startswith("git:")] == [line]
+    subprocess.run(["sh", "-c", line.removeprefix("git:    ").partition(" && ")[0]], check=True)
+    added = subprocess.run(["git", "diff", "--cached", "--name-only"], capture_output=True, text=True, check=True)
+    found = {name for name in added.stdout.splitlines() if name.startswith("releases/")}
+    assert found == {str(path) for path in Path("releases/zoo-1").iterdir()}
+    assert not [word for word in line.split() if word.startswith("releases/") and word != "releases/zoo-1"]
 
 
 def test_sync_does_not_take_candidates_back_to_an_older_release(store: MlflowClient) -> None:
@@ -201,9 +252,34 @@ def test_bytes_that_the_cache_lacks_come_from_the_remote(
     dvc("push", "-q")
     release("2", "mlp", "bert")
     run("promote", "zoo")
+    dvc("push", "-q")
     shutil.rmtree(".dvc/cache")
     assert run("rollback", "zoo") == 0
     assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+
+
+@pytest.mark.parametrize("command", [["rollback", "zoo"], ["checkout", "zoo", "--release", "1"]])
+def test_an_export_that_dvc_does_not_have_is_not_replaced(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    # The batch published it, and was killed before it came to DVC.
+    publish("mlp", b"three days of work".ljust(100))
+    assert run(*command) == 6
+    err = capsys.readouterr().err
+    assert "exports/mlp: DVC does not have what is there now" in err
+    assert "python -m registry_sync sync first" in err
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"three days")
+    assert ExportDirectory(Path("exports/bert")).model.read_bytes().startswith(b"bert 2")
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
+    assert run("sync") == 0
+    kept = hash_file(ExportDirectory(Path("exports/mlp")).model)
+    assert run(*command) == 0
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+    assert kept in {hash_file(path) for path in Path(".dvc/cache").rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
@@ -230,6 +306,31 @@ def test_bytes_that_are_not_to_be_had_stop_a_rollback_before_anything_moves(
     assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
 
 
+def test_a_rollback_that_the_disk_refuses_goes_on_when_it_is_repeated(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1", "2", "3"):
+        release(version, "mlp", "bert")
+        run("promote", "zoo")
+    real = publication.publish
+
+    def refuse(source: ExportDirectory, target: Path, result: ExportResult) -> None:
+        if target.name == "bert":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(release_workspace, "publish", refuse)
+        assert run("rollback", "zoo") == 5
+    assert "exports/bert: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert aliases(store, "champion") == {"mlp": "3", "bert": "3"}
+    assert run("rollback", "zoo") == 0
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
+    for name in ("mlp", "bert"):
+        assert ExportDirectory(Path("exports", name)).model.read_bytes().startswith(f"{name} 2".encode())
+    assert "up to date" in dvc("status")
+
+
 def test_without_dvc_a_rollback_moves_the_aliases_and_says_what_it_leaves(
     store: MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,13 +347,39 @@ def test_where_an_alias_cannot_be_moved_none_is(store: MlflowClient, capsys: pyt
     release("1", "mlp", "bert")
     run("promote", "zoo")
     release("2", "mlp", "bert")
-    # As somebody would who has cleaned up; bert comes second.
-    store.delete_model_version("bert", "2")
+    # bert comes second.
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+        for event in ("INSERT", "UPDATE"):
+            database.execute(
+                f"CREATE TRIGGER refuse_{event} BEFORE {event} ON registered_model_aliases "
+                "WHEN NEW.name = 'bert' AND NEW.version = 2 BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            )
+        database.commit()
     assert run("promote", "zoo") == 6
     assert "nothing was promoted" in capsys.readouterr().err
     assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
     (first, second) = json.loads((RELEASES / "zoo.promotions.json").read_text())
     assert (first["state"], second["state"]) == ("done", "put_back")
+
+
+@pytest.mark.parametrize("difference", ["gone", "of another release", "of other bytes"])
+def test_versions_that_are_not_the_release_are_not_promoted(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str], difference: str
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    # As in another store, where the numbers are those of other models; or somebody has cleaned up.
+    if difference == "gone":
+        store.delete_model_version("bert", "2")
+    elif difference == "of another release":
+        store.delete_model_version_tag("bert", "2", "modelpress.in.zoo-2")
+    else:
+        store.set_model_version_tag("bert", "2", "modelpress.sha256.model.onnx", "0" * 64)
+    assert run("promote", "zoo") == 2
+    assert "bert version 2 is not what zoo-2 has" in capsys.readouterr().err
+    assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+    assert len(json.loads((RELEASES / "zoo.promotions.json").read_text())) == 1
 
 
 _KILLED = """
@@ -328,9 +455,10 @@ def test_checkout_puts_the_bytes_of_a_release_in_place(store: MlflowClient, repo
 def test_an_export_that_dvc_does_not_have_as_it_is_has_no_hash(store: MlflowClient, repository: Path) -> None:
     release("1", "mlp", "bert")
     publish("mlp", b"mlp by hand".ljust(100))
-    tracking = TrackingOptions(mlflow=False, dvc=False)
+    tracking = TrackingOptions(mlflow=False)
     batch, record = finish_batch("mlp", up_to_date=("bert",), tracking=tracking)
-    Tracker(tracking, make_options(version="2"), RELEASES).finish(batch, record)
+    # Without the commit before it.
+    make_release(batch, record, make_options(version="2"), RELEASES, tracking=tracking, budget=Budget(60))
     _, manifest = read("2")
     assert manifest.find("mlp").dvc_hash == ""
     assert manifest.find("bert").dvc_hash == read("1")[1].find("bert").dvc_hash
