@@ -32,6 +32,7 @@ _MAX_STARTS = 3
 _ANSWER_S = 300.0
 # How long to wait for the end of processes that were killed; one that the kernel holds must not hold up a batch.
 _ORPHANS_S = 1.0
+_END_S = 2.0
 _POLL_S = 0.002
 _PREFIX = "modelpress-preloads-"
 _OWN_CHILDREN = Path("/proc/thread-self/children")
@@ -80,11 +81,20 @@ class ForkServer:
                 self._preloads = [name for name in self._preloads or () if name not in readiness.unsafe_preloads]
                 self.end()
                 self.begin()
-            elif readiness.is_imported or (self.pid is not None and self.is_alive(self.pid)):
+            elif readiness.is_imported or not self._has_ended():
                 break
         # Whoever is to read the preloads has done so by now.
         self._remove_pipe()
         return readiness
+
+    def _has_ended(self) -> bool:
+        """Whether there is no server; a process that was killed closes its connections a moment before it is gone."""
+        deadline = time.monotonic() + _END_S
+        while self.pid is not None and self.is_alive(self.pid):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
 
     def _tell_preloads(self) -> str:
         if self._preloads is not None:

@@ -34,7 +34,7 @@ def test_a_comparison_that_was_asked_for_is_in_result_and_report(tmp_path):
     assert f"Not measured: {record.reason}." in ExportDirectory(tmp_path).report.read_text()
     # The model has no weights; nothing of the two processes is left.
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["model.onnx", "report.html", "report.md", "result.json", "spec.json"]
+    assert names == ["graph.html", "model.onnx", "report.html", "report.md", "result.json", "spec.json"]
 
 
 @pytest.mark.slow
