@@ -16,7 +16,7 @@ from exporter.cases import Case, all_sizes
 from exporter.errors import FailureKind, StepError
 from exporter.result import TensorRecord
 from exporter.spec import DType, ExportSpec
-from exporter.subgraphs import all_graphs
+from exporter.subgraphs import graphs_of
 from exporter.validation import PROVEN_OPSETS
 
 __all__ = ["CheckedGraph", "check"]
@@ -95,10 +95,9 @@ def _dtype_name(elem_type: int) -> str:
 
 
 def _op_types(model: onnx.ModelProto) -> Iterable[str]:
-    for body in (model.graph, *model.functions):
-        for graph in all_graphs(body):
-            for node in graph.node:
-                yield f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    for graph in graphs_of(model):
+        for node in graph.node:
+            yield f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
 def _check_inputs(found: list[TensorRecord], spec: ExportSpec) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import onnx
 
-__all__ = ["all_graphs"]
+__all__ = ["all_graphs", "graphs_of"]
 
 
 def all_graphs(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
@@ -14,3 +14,9 @@ def all_graphs(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.Grap
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 yield from all_graphs(inner)
+
+
+def graphs_of(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """All graphs of a model, and its functions, with the graphs in their nodes."""
+    for body in (model.graph, *model.functions):
+        yield from all_graphs(body)

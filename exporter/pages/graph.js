@@ -1,4 +1,4 @@
-// Stands between Netron's viewer and the page that exporter.graph_page packs it into: hands it the one model, and keeps
+// Stands between Netron's viewer and the page that exporter.pages.graph packs it into: hands it the one model, and keeps
 // it from everything that is not in the page. The page's sandbox has no cookies, no storage and no network.
 
 const parts = JSON.parse(document.getElementById('parts').textContent);

@@ -15,7 +15,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from exporter.directory import ExportDirectory
 from exporter.pages.page import render_page, show_unseen, write_page
+from exporter.subgraphs import graphs_of
 
 __all__ = ["MAX_NODES", "find_tensors", "read_viewer", "render_graph", "strip_weights", "write_graph"]
 
@@ -51,29 +52,26 @@ def write_graph(directory: ExportDirectory, name: str) -> None:
         OSError: The disk would not.
     """
     try:
-        page = render_graph(directory.model, name)
+        page = render_graph(onnx.load(directory.model, load_external_data=False), name)
     except (DecodeError, LookupError, ValueError) as error:
         page = _render_words(name, f"The graph cannot be shown: {error}")
     write_page(directory.graph, page)
 
 
-def render_graph(path: Path, name: str, url: str = "") -> str:
+def render_graph(model: onnx.ModelProto, name: str, url: str = "") -> str:
     """A page that shows the graph of a model.
 
     Args:
-        path: Of the .onnx file; files with external data need not be there.
+        model: Without its external data; where it goes into the page, its weights are taken out of it.
         name: What the page calls it; may hold anything.
         url: Where a server has the model, relative to the page, with files of external data beside it. Empty: the
-            model is in the page, without its weights.
+            model is in the page.
 
     Raises:
-        OSError: The file cannot be read.
-        google.protobuf.message.DecodeError: It is no ONNX file.
         LookupError: The installed Netron is not one that can be packed.
     """
-    model = onnx.load(path, load_external_data=False)
-    graphs = list(_find_graphs(model))
-    num_nodes = sum(len(nodes) for nodes, _ in graphs)
+    operators = [node.op_type for graph in graphs_of(model) for node in graph.node]
+    num_nodes = len(operators)
     if num_nodes > MAX_NODES:
         return _render_words(
             name, f"{num_nodes:,} nodes are too many to draw in a page, which takes up to {MAX_NODES:,}."
@@ -84,7 +82,7 @@ def render_graph(path: Path, name: str, url: str = "") -> str:
         "title": name,
         "version": viewer.version,
         "viewer": viewer.packed,
-        "assets": _pack_metadata(viewer.folder, {node.op_type for nodes, _ in graphs for node in nodes}),
+        "assets": _pack_metadata(viewer.folder, set(operators)),
     }
     if url:
         parts["url"] = url
@@ -98,22 +96,12 @@ def _render_words(name: str, text: str) -> str:
     return render_page("graph_words.html.j2", name=name, text=text)
 
 
-def _find_graphs(model: onnx.ModelProto) -> Iterator[tuple[Sequence[onnx.NodeProto], Sequence[onnx.TensorProto]]]:
-    """The nodes and initializers of the graph, of the graphs in its nodes, and of the model's functions."""
-    waiting = [(model.graph.node, model.graph.initializer), *((function.node, ()) for function in model.functions)]
-    while waiting:
-        nodes, initializers = waiting.pop()
-        yield nodes, initializers
-        for attribute in (attribute for node in nodes for attribute in node.attribute):
-            graphs = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-            waiting += [(graph.node, graph.initializer) for graph in graphs]
-
-
 def find_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All initializers and constants of a model, those of inner graphs and functions too."""
-    for nodes, initializers in _find_graphs(model):
-        yield from initializers
-        for attribute in (attribute for node in nodes for attribute in node.attribute):
+    for graph in graphs_of(model):
+        if isinstance(graph, onnx.GraphProto):
+            yield from graph.initializer
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
             yield from (tensor for tensor in (attribute.t, *attribute.tensors) if tensor.data_type)
 
 

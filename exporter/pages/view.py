@@ -15,9 +15,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copyfileobj
+from typing import TYPE_CHECKING
 
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, ModelpressError, StorageError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["GraphServer", "find_model", "main"]
 
@@ -78,8 +82,9 @@ class GraphServer(ThreadingHTTPServer):
 
     def __init__(self, model: Path, port: int | None = None) -> None:
         self.model = model
-        self.files = _find_files(model)
-        self.page = _render(model)
+        loaded = _load(model)
+        self.files = _find_files(model, loaded)
+        self.page = _render(model, loaded)
         try:
             super().__init__((_HOST, _PORT if port is None else port), _Handler)
         except OSError as error:
@@ -94,29 +99,32 @@ class GraphServer(ThreadingHTTPServer):
         return f"http://{_HOST}:{self.server_port}/"
 
 
-def _render(model: Path) -> bytes:
+def _load(model: Path) -> "ModelProto":
     # Here, as onnx takes half a second to import.
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    import onnx
 
+    try:
+        return onnx.load(model, load_external_data=False)
+    except Exception as error:
+        raise ConfigError(f"{model}: is no ONNX file: {error}") from error
+
+
+def _render(model: Path, loaded: "ModelProto") -> bytes:
     from exporter.pages.graph import render_graph
 
     try:
-        return render_graph(model, model.parent.name, url=model.name).encode()
-    except (DecodeError, LookupError, ValueError) as error:
+        return render_graph(loaded, model.parent.name, url=model.name).encode()
+    except (LookupError, ValueError) as error:
         raise ConfigError(f"{model}: {error}") from error
 
 
-def _find_files(model: Path) -> Mapping[str, Path]:
+def _find_files(model: Path, loaded: "ModelProto") -> Mapping[str, Path]:
     """What the page may ask for, by its address: the model, and files of weights that lie beside it."""
-    import onnx
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     from exporter.pages.graph import find_tensors
 
-    try:
-        tensors = find_tensors(onnx.load(model, load_external_data=False))
-    except Exception as error:
-        raise ConfigError(f"{model}: is no ONNX file: {error}") from error
+    tensors = find_tensors(loaded)
     names = {str(ExternalDataInfo(tensor).location) for tensor in tensors if uses_external_data(tensor)}
     # A model may name any path; only what lies beside it is its own.
     return {f"/{name}": model.parent / name for name in (model.name, *names) if Path(name).name == name}

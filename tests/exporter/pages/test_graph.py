@@ -62,7 +62,7 @@ def test_weights_are_taken_out_everywhere_and_what_shapes_hang_on_stays() -> Non
 
 
 def test_a_page_holds_the_viewer_and_the_model_and_points_nowhere(path: Path) -> None:
-    text = render_graph(path, "net")
+    text = render_graph(onnx.load(path, load_external_data=False), "net")
     page = Page(text)
     model = onnx.load_from_string(unpack(page.parts["model"]))
     assert [node.op_type for node in model.graph.node] == ["Constant", "Relu", "If"]
@@ -73,11 +73,13 @@ def test_a_page_holds_the_viewer_and_the_model_and_points_nowhere(path: Path) ->
     assert not [one for one in page.elements if one[1].get("src")]
     assert [one for one in page.elements if one[0] == "link"] == []
     assert len(text) < 400_000
-    assert render_graph(path, "net") == text
+    assert render_graph(onnx.load(path, load_external_data=False), "net") == text
 
 
 def test_a_module_comes_after_all_that_it_imports_at_once(path: Path) -> None:
-    modules = json.loads(unpack(Page(render_graph(path, "net")).parts["viewer"]))["modules"]
+    modules = json.loads(unpack(Page(render_graph(onnx.load(path, load_external_data=False), "net")).parts["viewer"]))[
+        "modules"
+    ]
     known: set[str] = set()
     for name, source in modules:
         at_once = set(re.findall(r"^import .* from '\./([\w-]+\.js)'", source, re.MULTILINE))
@@ -86,14 +88,14 @@ def test_a_module_comes_after_all_that_it_imports_at_once(path: Path) -> None:
 
 
 def test_a_name_stays_a_name(path: Path) -> None:
-    page = Page(render_graph(path, HOSTILE))
+    page = Page(render_graph(onnx.load(path, load_external_data=False), HOSTILE))
     assert [tag for tag, _ in page.elements].count("script") == 2
     assert page.parts["title"] == HOSTILE
     assert page.texts["title"][0] == HOSTILE.replace("\u202e", "\\u202e")
 
 
 def test_a_served_page_gets_the_model_from_its_server_alone(path: Path) -> None:
-    parts = [Page(render_graph(path, "net", url)) for url in ("", "model.onnx")]
+    parts = [Page(render_graph(onnx.load(path, load_external_data=False), "net", url)) for url in ("", "model.onnx")]
     policies = [page.elements[3][1]["content"] or "" for page in parts]
     assert "connect-src 'none'" in policies[0]
     assert "connect-src 'self'" in policies[1]
@@ -104,7 +106,7 @@ def test_a_served_page_gets_the_model_from_its_server_alone(path: Path) -> None:
 def test_a_graph_too_large_to_draw_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "MAX_NODES", 9)
     onnx.save(make_model(8), tmp_path / "model.onnx")
-    text = render_graph(tmp_path / "model.onnx", HOSTILE)
+    text = render_graph(onnx.load(tmp_path / "model.onnx", load_external_data=False), HOSTILE)
     # Those of the branch count too.
     assert "10 nodes are too many to draw in a page, which takes up to 9." in text
     assert "<script" not in text
