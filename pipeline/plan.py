@@ -115,14 +115,16 @@ class Planner:
         """
         self._problems.extend(self._find_strangers())
         self._raise_problems()
+        fingerprints = []
         for entry in self._entries:
             try:
                 # Waits for what is still being hashed.
-                entry.fingerprint.finish()
+                fingerprints.append(entry.fingerprint.finish())
             except OSError as error:
                 self._blame(entry.spec, error)
         self._raise_problems()
-        planned = [self._settle(entry, self._hashes) for entry in self._entries]
+        pairs = zip(self._entries, fingerprints, strict=True)
+        planned = [self._settle(entry, parts, self._hashes) for entry, parts in pairs]
         self._hashes.close()
         return planned
 
@@ -169,8 +171,7 @@ class Planner:
                 f"(differs in {', '.join(wrong)}); leave out +release or +model"
             )
 
-    def _settle(self, entry: _Entry, hashes: Hashes) -> PlannedExport:
-        parts = entry.fingerprint.finish()
+    def _settle(self, entry: _Entry, parts: dict[str, str], hashes: Hashes) -> PlannedExport:
         published = entry.published
         last = published.result
         reason = published.lack or ("force=true" if self._settings.force else "")
@@ -179,7 +180,7 @@ class Planner:
             damaged = published.directory.damaged_files(last, hashes.of_file)
             if damaged and (now := read_published(published.directory.path)).result != last:
                 # Another run has published it anew since; so we are the explanation, for a batch holds the lock.
-                return self._settle(replace(entry, published=now), Hashes())
+                return self._settle(replace(entry, published=now), parts, Hashes())
             if damaged:
                 reason = f"published bytes changed: {', '.join(damaged)}"
             elif last.status is not Status.passed:
