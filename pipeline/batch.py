@@ -107,7 +107,7 @@ class _Batch:
         names = [plan.spec.id for plan in planned]
         self._reporter = Reporter(self._ledger, names, durations_s, count_workers(config, len(self._due)), diversion)
         self._display = self._reporter.display
-        self._tracker = Tracker(config.tracking, config.release, Path(config.output.releases))
+        self._tracker = Tracker(config.tracking, config.release)
         self._tasks = {name: self._make_task(name) for name in self._due}
         # How often each export has been begun.
         self._num_tries = dict.fromkeys(self._due, 0)

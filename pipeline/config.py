@@ -83,8 +83,6 @@ class OutputOptions:
     runs: str = "runs"
     # One file for each export, for `dvc metrics`.
     metrics: str = "metrics"
-    # A directory for each release; belongs into git.
-    releases: str = "releases"
 
 
 @dataclass

@@ -30,6 +30,7 @@ from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
 from registry_sync.release import register_pending
 from registry_sync.release_commands import add_release_commands, run_release_command
+from registry_sync.release_manifest import RELEASES
 from registry_sync.release_verification import verify_releases
 
 __all__ = ["main"]
@@ -146,7 +147,7 @@ def _sync(named: list[RunDirectory], uri: str | None, budget_s: float | None) ->
     pending = named or [run for run in found if not run.mlflow_marker.exists()]
     parts = [_sync_mlflow(pending, uri, budget_s), commit_runs(found)]
     if not named:
-        parts.append(register_pending(Path("releases"), uri, budget_s))
+        parts.append(register_pending(RELEASES, uri, budget_s))
     num_lines = 0
     for line in _run_parts(parts):
         num_lines += 1
@@ -206,7 +207,7 @@ def _log(run: RunDirectory, record: BatchRecord, options: TrackingOptions, budge
 def _verify_all(exports: Sequence[Path], public_key: Path | None) -> Iterator[str]:
     """The exports that are named; or else all, and all releases."""
     found = exports or sorted(path for path in Path("exports").glob("*") if path.is_dir())
-    parts = [_verify(found)] if exports else [_verify(found), verify_releases(Path("releases"), public_key)]
+    parts = [_verify(found)] if exports else [_verify(found), verify_releases(RELEASES, public_key)]
     yield from _run_parts(parts)
 
 

@@ -1,7 +1,6 @@
 """Commits to DVC what batches could not: DVC was locked or out of order, or the batch was killed."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from exporter.errors import SyncError
 from exporter.plain_data import DataError
@@ -10,6 +9,7 @@ from registry_sync.dvc_commit import commit_due, find_published
 from registry_sync.dvc_repository import find_repository
 from registry_sync.git_line import suggest_commit
 from registry_sync.record import BatchRecord, ExportRecord, RunDirectory
+from registry_sync.release_manifest import RELEASES
 
 __all__ = ["commit_runs"]
 
@@ -45,7 +45,7 @@ def commit_runs(runs: Sequence[RunDirectory]) -> Iterator[str]:
             problems.append(f"DVC is behind: {error}")
     if behind:
         record, due = behind[-1]
-        if line := suggest_commit(root, record.release, due, record.metrics, Path("releases")):
+        if line := suggest_commit(root, record.release, due, record.metrics, RELEASES):
             yield line
     if problems:
         raise SyncError("\n".join(problems))

@@ -10,7 +10,7 @@ from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, SyncError
 from exporter.plain_data import DataError
 from registry_sync.bounded import Budget
-from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
+from registry_sync.release_manifest import RELEASES, Manifest, ReleaseDirectory, find_releases
 from registry_sync.release_writer import lock_releases
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_release_commands", "run_release_command"]
 
-_RELEASES = Path("releases")
 _CHAMPION = "champion"
 # Of no interest on a terminal.
 _LEFT_OUT = ("Versions", "Files")
@@ -74,7 +73,7 @@ def _list(parsed: argparse.Namespace) -> Iterator[str]:
     from registry_sync.release_page import list_releases
     from registry_sync.release_terminal import show_table
 
-    releases = find_releases(_RELEASES, parsed.name)
+    releases = find_releases(RELEASES, parsed.name)
     yield show_table(list_releases(releases)) if releases else "no releases"
 
 
@@ -87,7 +86,7 @@ def _show(parsed: argparse.Namespace) -> Iterator[str]:
         yield from _show_export(export)
         return
     directory, manifest = _find(parsed.what)
-    earlier = [one for _, one in find_releases(_RELEASES, manifest.name) if one.created_at < manifest.created_at]
+    earlier = [one for _, one in find_releases(RELEASES, manifest.name) if one.created_at < manifest.created_at]
     yield show_page(describe_release(manifest, earlier), _LEFT_OUT)
     yield f"\n{directory.page}"
 
@@ -95,7 +94,7 @@ def _show(parsed: argparse.Namespace) -> Iterator[str]:
 def _find_export(name: str) -> ExportDirectory | None:
     """The export that is meant, unless there is a release of that name."""
     for path in (Path("exports", name), Path(name)):
-        if ExportDirectory(path).result.is_file() and not find_releases(_RELEASES, name):
+        if ExportDirectory(path).result.is_file() and not find_releases(RELEASES, name):
             return ExportDirectory(path)
     return None
 
@@ -121,9 +120,9 @@ def _promote(parsed: argparse.Namespace) -> Iterator[str]:
     from registry_sync.release_promotion import promote
 
     release = _choose(parsed.name, parsed.release)
-    with lock_releases(_RELEASES):
+    with lock_releases(RELEASES):
         store = _open_store(release[1], parsed.tracking_uri)
-        yield from promote(store, _RELEASES, release, parsed.to, partial=parsed.partial)
+        yield from promote(store, RELEASES, release, parsed.to, partial=parsed.partial)
 
 
 def _roll_back(parsed: argparse.Namespace) -> Iterator[str]:
@@ -131,16 +130,16 @@ def _roll_back(parsed: argparse.Namespace) -> Iterator[str]:
     from registry_sync.release_workspace import stage
 
     _, newest = _choose(parsed.name, None)
-    with lock_releases(_RELEASES):
+    with lock_releases(RELEASES):
         store = _open_store(newest, parsed.tracking_uri)
-        promotions = Promotions(_RELEASES, parsed.name)
+        promotions = Promotions(RELEASES, parsed.name)
         yield from mend(store, promotions)
         moves = promotions.all[promotions.find_last(parsed.alias)].moves
         earlier = {move.export: move.before for move in moves if move.before is not None}
         wanted = [] if parsed.registry_only else _find_wanted(parsed.name, earlier)
         # First, so that nothing has moved where the bytes are not to be had.
         with stage(wanted) as staged:
-            yield from roll_back(store, _RELEASES, parsed.name, parsed.alias, staged.put_in_place())
+            yield from roll_back(store, RELEASES, parsed.name, parsed.alias, staged.put_in_place())
 
 
 def _check_out(parsed: argparse.Namespace) -> Iterator[str]:
@@ -157,7 +156,7 @@ def _find_wanted(name: str, versions: dict[str, str]) -> "Sequence[Wanted]":
     from registry_sync.release_workspace import Wanted
 
     wanted = {}
-    for directory, manifest in find_releases(_RELEASES, name):
+    for directory, manifest in find_releases(RELEASES, name):
         registration = directory.read_registration()
         for export, version in versions.items():
             model = manifest.find(export)
@@ -166,7 +165,7 @@ def _find_wanted(name: str, versions: dict[str, str]) -> "Sequence[Wanted]":
     missing = sorted(versions.keys() - wanted.keys())
     if missing:
         raise SyncError(
-            f"no release in {_RELEASES}/ has what {', '.join(missing[:5])} should go back to; nothing was moved "
+            f"no release in {RELEASES}/ has what {', '.join(missing[:5])} should go back to; nothing was moved "
             "(--registry-only moves the aliases alone)"
         )
     return list(wanted.values())
@@ -174,17 +173,17 @@ def _find_wanted(name: str, versions: dict[str, str]) -> "Sequence[Wanted]":
 
 def _choose(name: str, version: str | None) -> tuple[ReleaseDirectory, Manifest]:
     """A release by its name and version; without one, the newest."""
-    found = find_releases(_RELEASES, name)
+    found = find_releases(RELEASES, name)
     chosen = [one for one in found if version in (None, one[1].version)]
     if not chosen:
         known = ", ".join(manifest.version for _, manifest in found[-5:]) or f"none of {name}"
-        raise ConfigError(f"{_RELEASES}/{name}-{version or '*'}: there is no such release; there are: {known}")
+        raise ConfigError(f"{RELEASES}/{name}-{version or '*'}: there is no such release; there are: {known}")
     return chosen[-1]
 
 
 def _find(title: str) -> tuple[ReleaseDirectory, Manifest]:
     """A release by the name of its directory, by its path, or the newest of a name."""
-    found = find_releases(_RELEASES)
+    found = find_releases(RELEASES)
     chosen = [one for one in found if title.rstrip("/") in (one[1].title, str(one[0].path), one[1].name)]
     if not chosen:
         known = ", ".join(manifest.title for _, manifest in found[-5:]) or "none"

@@ -18,6 +18,7 @@ from exporter.result import Failure, FileRecord, Rung, TensorRecord
 from registry_sync.options import TrackingOptions
 
 __all__ = [
+    "RELEASES",
     "Change",
     "Manifest",
     "Measurements",
@@ -30,6 +31,8 @@ __all__ = [
     "require_release_name",
 ]
 
+# In the working directory, beside conf/ and dvc.yaml: it belongs into git, and every command looks there.
+RELEASES = Path("releases")
 SCHEMA_VERSION = 1
 # Of the directory; a dot or a dash at the start would hide it, or make an option of it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")

@@ -6,12 +6,12 @@ Importing MLflow takes longer than a small export, so it is done while workers r
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from exporter.errors import ExitCode, SyncError
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
+from registry_sync.release_manifest import RELEASES
 from registry_sync.release_options import ReleaseOptions
 
 __all__ = ["SyncReport", "Tracker"]
@@ -33,15 +33,11 @@ class Tracker:
     Args:
         options: Where to.
         release: What the batch is a release of, if it is one.
-        releases: Where releases are written.
     """
 
-    def __init__(
-        self, options: TrackingOptions, release: ReleaseOptions | None = None, releases: Path = Path("releases")
-    ) -> None:
+    def __init__(self, options: TrackingOptions, release: ReleaseOptions | None = None) -> None:
         self._options = options
         self._release = release
-        self._releases = releases
         self._preparation: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -67,7 +63,7 @@ class Tracker:
             from registry_sync.dvc_commit import suggest_git
 
             # Last, so that the release is in it.
-            line = suggest_git(record, self._releases)
+            line = suggest_git(record, RELEASES)
             report.lines += [line] if line else []
         return report
 
@@ -128,7 +124,7 @@ class Tracker:
             run,
             record,
             release,
-            self._releases,
+            RELEASES,
             tracking=self._options,
             budget=budget,
             is_mlflow_away=is_mlflow_away,
