@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.memory_figure import draw
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
+from exporter.files import write_json
 from exporter.probe import Probe, Way, run_probe
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 

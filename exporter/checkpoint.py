@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.directory import hash_file
+from exporter.files import hash_file
 
 __all__ = ["CheckpointError", "Place", "find_files", "hash_weights", "is_safetensors", "locate_tensors"]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import memory
 from exporter.cuda import find_device_problem
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, FailureKind
+from exporter.files import write_json, write_text
 from exporter.provenance import read_provenance
 from exporter.report import render_report
 from exporter.repro import write_bundle
@@ -135,8 +136,7 @@ def write_result(directory: ExportDirectory, result: ExportResult, *, is_given: 
         write_bundle(directory, result, is_given=is_given)
     directory.report.write_text(render_report(result), encoding="utf-8")
     # jinja2 is for who writes a page: not for the parent of a batch in which nothing is due.
-    from exporter.pages.page import write_page
     from exporter.pages.report_page import render_report_page
 
-    write_page(directory.page, render_report_page(result))
+    write_text(directory.page, render_report_page(result))
     write_json(directory.result, result)

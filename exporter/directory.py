@@ -2,33 +2,21 @@
 
 import hashlib
 import json
-import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from exporter.plain_data import DataError, from_plain, to_plain
+from exporter.files import hash_file, read_json, remove_cut_off
+from exporter.plain_data import DataError, from_plain
 from exporter.result import SCHEMA_VERSION, ExportResult, Failure, FileRecord, Step
 from exporter.spec import ExportSpec
 
 __all__ = [
     "ExportDirectory",
     "NewerSchemaError",
-    "hash_file",
     "hash_parts",
-    "read_json",
-    "remove_cut_off",
-    "sync",
-    "write_json",
 ]
-
-_PIECE_BYTES = 1 << 20
-# What `write_json`, and `pages.page.write_page`, call the file that they write before they rename it.
-_CUT_OFF = re.compile(r"\..+\.(json|html)\.\d+")
 
 
 class NewerSchemaError(DataError):
@@ -46,81 +34,9 @@ class NewerSchemaError(DataError):
         self.writer = writer
 
 
-def hash_file(path: Path, piece_bytes: int = _PIECE_BYTES) -> str:
-    """The sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(piece_bytes):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def hash_parts(parts: Mapping[str, str]) -> str:
     """One sha256 for all parts of a fingerprint."""
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
-
-
-def write_json(path: Path, value: Any, *, is_durable: bool = False) -> None:
-    """Write plain data so that a reader sees the old file or the new one, never a part.
-
-    Args:
-        path: Of the file, which is replaced.
-        value: Dataclasses, enums and what JSON has.
-        is_durable: It also survives a power failure from here on; costs two waits for the disk.
-
-    Raises:
-        OSError: The disk would not; it names `path`, and the old file is as it was.
-    """
-    text = json.dumps(to_plain(value), indent=2, sort_keys=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            if is_durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if is_durable:
-            sync(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        # The system names the temporary file, or none at all.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def remove_cut_off(folder: Path) -> None:
-    """Remove what a process that was killed in `write_json` or `write_page` has left in a folder."""
-    for path in folder.iterdir():
-        if _CUT_OFF.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a directory's entries, are on the disk.
-
-    Raises:
-        OSError: They are not; it names the path.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        os.close(handle)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataError: It is not JSON in UTF-8.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
 
 
 @dataclass(frozen=True)

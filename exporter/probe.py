@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from exporter.directory import read_json
+from exporter.files import read_json
 from exporter.plain_data import from_plain
 from exporter.sampling import Sample, watch_process
 

@@ -16,8 +16,9 @@ from torch import nn
 from exporter import build, capture, memory, optimize, save, sequence
 from exporter.arguments import arguments_of
 from exporter.cases import choose_cases
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.failures import one_line
+from exporter.files import write_json
 from exporter.inputs import make_inputs
 from exporter.lifeline import die_with_parent
 from exporter.probe import RECORD_FILE, ProbeRecord, Way

@@ -15,7 +15,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.directory import ExportDirectory, NewerSchemaError, sync
+from exporter.directory import ExportDirectory, NewerSchemaError
+from exporter.files import sync
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, Status
 

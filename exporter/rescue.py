@@ -15,8 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.onnx._internal.exporter import _capture_strategies
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
+from exporter.files import write_json
 from exporter.result import Failure, RescueRecord, Rung, Step
 from exporter.spec import ExportSpec
 from exporter.steps import StepFailed, StepRecorder

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from exporter.directory import ExportDirectory, read_json, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError, choose_worst
+from exporter.files import read_json, write_json
 from exporter.plain_data import DataError
 from exporter.publication import publish
 from exporter.result import ExportResult, Status

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from exporter.checkpoint import CheckpointError, find_files
-from exporter.directory import ExportDirectory, read_json
+from exporter.directory import ExportDirectory
+from exporter.files import read_json
 from exporter.plain_data import DataError
 from exporter.spec import ExportSpec
 from registry_sync.record import RunDirectory

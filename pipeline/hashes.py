@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from exporter.checkpoint import find_files, hash_weights
-from exporter.directory import hash_file
+from exporter.files import hash_file
 
 __all__ = ["Hashes"]
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exporter.directory import ExportDirectory, sync, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, StorageError
+from exporter.files import sync, write_json
 from exporter.limits import find_max_limit_share
 from exporter.provenance import read_commit
 from exporter.result import ExportResult

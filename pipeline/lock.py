@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from exporter.directory import read_json
 from exporter.errors import LockedError
+from exporter.files import read_json
 from exporter.plain_data import DataError
 from pipeline.storage_faults import explain_fault, storage_faults
 

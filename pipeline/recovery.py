@@ -13,8 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.directory import ExportDirectory, read_json, remove_cut_off
+from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode
+from exporter.files import read_json, remove_cut_off
 from exporter.plain_data import DataError, from_plain
 from exporter.publication import restore_replaced
 from exporter.result import ExportResult, Status

@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 
-from exporter.directory import ExportDirectory, read_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode
+from exporter.files import read_json
 from exporter.plain_data import DataError
 from pipeline.estimate import Estimate
 from pipeline.event_log import read_events

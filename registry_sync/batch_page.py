@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.pages.page import render_page, write_page
+from exporter.files import write_text
+from exporter.pages.page import render_page
 from registry_sync.changes import Change, EarlierBatch, describe_change, list_changes, read_export
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
 
@@ -73,7 +74,7 @@ def write_batch_page(run: RunDirectory, record: BatchRecord, earlier: EarlierBat
     Raises:
         OSError: The disk would not.
     """
-    write_page(run.page, render_batch_page(record, earlier))
+    write_text(run.page, render_batch_page(record, earlier))
 
 
 def _say_verdict(record: BatchRecord) -> str:

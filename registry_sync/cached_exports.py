@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from exporter.directory import ExportDirectory, read_json
+from exporter.directory import ExportDirectory
+from exporter.files import read_json
 from exporter.plain_data import DataError, from_plain
 from exporter.result import ExportResult
 from registry_sync.dvc_repository import DvcRepository

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from exporter.directory import ExportDirectory, hash_file, hash_parts, read_json, write_json
+from exporter.directory import ExportDirectory, hash_parts
+from exporter.files import hash_file, read_json, write_json
 from exporter.plain_data import DataError
 from registry_sync.record import ExportRecord
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exporter.directory import read_json
 from exporter.errors import ModelpressError, SyncError
+from exporter.files import read_json
 from exporter.plain_data import DataError
 from registry_sync.commands import show_command
 

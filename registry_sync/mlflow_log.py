@@ -16,8 +16,9 @@ from filelock import FileLock, Timeout
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import IntegrityError, SyncError
+from exporter.files import write_json
 from exporter.plain_data import DataError, flatten, to_plain
 from exporter.result import ExportResult
 from registry_sync.batch_page import write_batch_page

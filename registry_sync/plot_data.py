@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.directory import read_json, write_json
+from exporter.files import read_json, write_json
 from exporter.plain_data import DataError
 
 __all__ = ["gather_metrics", "place_of_plot_data"]

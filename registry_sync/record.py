@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from exporter.directory import read_json, write_json
+from exporter.files import read_json, write_json
 from exporter.plain_data import DataError, from_plain
 from exporter.result import ExportResult, Failure, Rung
 from registry_sync.options import TrackingOptions

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from exporter.directory import read_json
 from exporter.errors import ExitCode, ModelpressError, SyncError
+from exporter.files import read_json
 from exporter.plain_data import DataError
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions

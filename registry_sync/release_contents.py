@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from exporter.directory import ExportDirectory, hash_file, hash_parts
+from exporter.directory import ExportDirectory, hash_parts
 from exporter.errors import IntegrityError
+from exporter.files import hash_file
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, FileRecord
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory

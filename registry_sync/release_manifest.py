@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from exporter.directory import read_json, write_json
 from exporter.errors import ConfigError
 from exporter.evidence import DimRecord
+from exporter.files import read_json, write_json
 from exporter.plain_data import DataError, from_plain
 from exporter.result import Failure, FileRecord, Rung, TensorRecord
 from registry_sync.options import TrackingOptions

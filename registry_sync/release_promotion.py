@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from exporter.directory import read_json, write_json
 from exporter.errors import ConfigError, GateError, SyncError
+from exporter.files import read_json, write_json
 from exporter.plain_data import from_plain
 from registry_sync.bounded import Budget
 from registry_sync.redaction import redact

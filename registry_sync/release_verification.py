@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.directory import hash_file
 from exporter.errors import IntegrityError, SyncError
+from exporter.files import hash_file
 from exporter.plain_data import DataError
 from registry_sync.release_bytes import find_repository, list_objects, open_repository
 from registry_sync.release_manifest import Manifest, ReleaseDirectory

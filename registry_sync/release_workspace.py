@@ -13,8 +13,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from exporter.directory import ExportDirectory, hash_file
+from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, IntegrityError, LockedError, ModelpressError, StorageError, SyncError
+from exporter.files import hash_file
 from exporter.publication import publish
 from registry_sync.commands import show_command
 from registry_sync.release_bytes import find_repository, list_objects, open_repository

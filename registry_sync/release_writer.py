@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from exporter.directory import hash_file, sync
 from exporter.errors import LockedError, StorageError
+from exporter.files import hash_file, sync
 from registry_sync.failure_ledger import add_history
 from registry_sync.record import GOOD, BatchRecord, RunDirectory
 from registry_sync.release_contents import describe_exports

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.directory import ExportDirectory
-from exporter.pages.page import write_page
+from exporter.files import write_text
 from exporter.pages.report_page import render_stored_page
 
 __all__ = ["main"]
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not path.is_dir():
             parser.error(f"{path}: no such directory")
         try:
-            write_page(directory.page, render_stored_page(directory))
+            write_text(directory.page, render_stored_page(directory))
         except OSError as error:
             parser.error(f"{error.filename or directory.page}: {error.strerror or error}")
         print(directory.page)

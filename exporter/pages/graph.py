@@ -24,7 +24,8 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from exporter.directory import ExportDirectory
-from exporter.pages.page import render_page, show_unseen, write_page
+from exporter.files import write_text
+from exporter.pages.page import render_page, show_unseen
 from exporter.subgraphs import graphs_of
 
 __all__ = ["MAX_NODES", "find_tensors", "read_viewer", "render_graph", "strip_weights", "write_graph"]
@@ -55,7 +56,7 @@ def write_graph(directory: ExportDirectory, name: str) -> None:
         page = render_graph(onnx.load(directory.model, load_external_data=False), name)
     except (DecodeError, LookupError, ValueError) as error:
         page = _render_words(name, f"The graph cannot be shown: {error}")
-    write_page(directory.graph, page)
+    write_text(directory.graph, page)
 
 
 def render_graph(model: onnx.ModelProto, name: str, url: str = "") -> str:

@@ -7,7 +7,6 @@ that got past the escaping would neither run nor load anything.
 
 import base64
 import hashlib
-import os
 import re
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from markupsafe import Markup
 
 from exporter.pages.formats import FILTERS
 
-__all__ = ["TEMPLATES", "compile_pages", "render_page", "show_unseen", "write_page"]
+__all__ = ["TEMPLATES", "compile_pages", "render_page", "show_unseen"]
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -47,20 +46,6 @@ def compile_pages() -> None:
     environment = _make_environment(TEMPLATES)
     for name in environment.list_templates(extensions=["j2"]):
         environment.get_template(name)
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page so that a reader sees the old one or the new one, never a part.
-
-    Raises:
-        OSError: The disk would not.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @cache

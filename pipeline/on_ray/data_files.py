@@ -4,7 +4,8 @@ from functools import cache
 from pathlib import Path
 
 from exporter.checkpoint import CheckpointError
-from exporter.directory import ExportDirectory, hash_file
+from exporter.directory import ExportDirectory
+from exporter.files import hash_file
 from exporter.plain_data import DataError
 from pipeline.on_ray.messages import DataFile
 from pipeline.on_ray.project import find_data, is_portable

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import exporter
 from exporter.checkpoint import find_files
-from exporter.directory import hash_file
 from exporter.errors import ConfigError
+from exporter.files import hash_file
 from exporter.spec import ExportSpec
 from pipeline.on_ray.messages import DataFile
 from pipeline.source_code import is_installed

@@ -21,8 +21,9 @@ from pathlib import Path
 import ray
 
 import exporter
-from exporter.directory import ExportDirectory, hash_file, hash_parts
+from exporter.directory import ExportDirectory, hash_parts
 from exporter.errors import WorkerError
+from exporter.files import hash_file
 from exporter.provenance import COMMIT_VARIABLE
 from exporter.versions import library_versions
 from pipeline.executor import Ended, Notice, Pulse, Started, Task

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from project import Project, copy_project
 
-from exporter.directory import hash_file
+from exporter.files import hash_file
 
 pytestmark = pytest.mark.slow
 

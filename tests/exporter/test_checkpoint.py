@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exporter.checkpoint import CheckpointError, find_files, hash_weights, is_safetensors, locate_tensors
-from exporter.directory import hash_file
+from exporter.files import hash_file
 
 INDEX = "m.safetensors.index.json"
 SHARDS = {

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from exporter import ExportDirectory, FailureKind, Status, Step
-from exporter.directory import hash_file, hash_parts, read_json, write_json
+from exporter.directory import hash_parts
 from exporter.errors import FailureKind as Kind
+from exporter.files import hash_file, read_json, write_json
 from exporter.plain_data import DataError, to_plain
 from exporter.result import FileRecord
 

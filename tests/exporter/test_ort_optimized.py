@@ -14,8 +14,8 @@ from torch import nn
 from exporter import ExportDirectory, FailureKind, Precision, PrecisionName, Status, Step
 from exporter.cases import choose_cases
 from exporter.conductor import run_export
-from exporter.directory import hash_file
 from exporter.errors import StepError
+from exporter.files import hash_file
 from exporter.ort_optimized import prove_optimized, write_optimized
 from exporter.parity import open_session
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from exporter import ExportDirectory
-from exporter.directory import write_json
+from exporter.files import write_json
 from exporter.probe import Way, run_probe
 
 MIB = 2**20

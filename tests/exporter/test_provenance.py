@@ -3,7 +3,7 @@ import subprocess
 import faulty_models
 
 from exporter import ExportDirectory
-from exporter.directory import write_json
+from exporter.files import write_json
 from exporter.provenance import model_properties, read_provenance
 from exporter.result import Provenance
 

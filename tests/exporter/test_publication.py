@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
+from exporter.files import write_json
 from exporter.publication import publish
 from exporter.result import ExportResult
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName

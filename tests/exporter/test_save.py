@@ -16,7 +16,8 @@ import exporter
 from exporter import ExportDirectory, Output
 from exporter.build import build_module
 from exporter.conductor import run_export
-from exporter.directory import hash_parts, write_json
+from exporter.directory import hash_parts
+from exporter.files import write_json
 
 
 def test_the_same_spec_gives_the_same_bytes_in_another_directory(perceptron, tmp_path):

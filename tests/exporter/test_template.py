@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 import exporter
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
+from exporter.files import write_json
 from exporter.result import Status
 
 FORK = """

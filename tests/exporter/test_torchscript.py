@@ -7,7 +7,7 @@ import pytest
 
 from exporter import ExportDirectory, Status
 from exporter.conductor import run_export
-from exporter.directory import write_json
+from exporter.files import write_json
 from exporter.report import render_report
 from exporter.result import TorchScriptRecord
 from exporter.torchscript import compare_with_torchscript

@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, LockedError, StorageError
+from exporter.files import write_json
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.batch import Job, run_batch
 from pipeline.cli import run

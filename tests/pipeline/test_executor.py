@@ -12,8 +12,9 @@ import psutil
 import pytest
 from executors import EXECUTORS, Maker, find_sleepers, find_workers, make_local, open_maker
 
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
+from exporter.files import write_json
 from exporter.result import ExportResult, Status, Step
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.executor import Ended, Ending, Pulse, Started, Task

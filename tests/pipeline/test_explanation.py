@@ -9,8 +9,9 @@ import pytest
 from project import REPOSITORY, make_environment
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, StorageError
+from exporter.files import write_json
 from exporter.result import Step, StepRecord
 from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.cli import run

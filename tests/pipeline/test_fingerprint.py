@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.checkpoint import hash_weights
-from exporter.directory import hash_file
+from exporter.files import hash_file
 from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.versions import library_versions
 from pipeline import fingerprint

@@ -9,7 +9,8 @@ from pathlib import Path
 from project import REPOSITORY, Project, make_environment
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
+from exporter.files import write_json
 from exporter.spec import ExportSpec
 from pipeline import cli
 from pipeline.fingerprint import take_fingerprint

@@ -6,9 +6,10 @@ import time
 import pytest
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import HINTS, make_failure
+from exporter.files import write_json
 from exporter.result import Status, Step
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.executor import Ended, Ending, Task

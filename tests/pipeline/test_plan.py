@@ -5,8 +5,9 @@ import pytest
 
 from exporter import cuda
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, FailureKind, StorageError
+from exporter.files import write_json
 from exporter.result import Failure, Step
 from exporter.spec import Device, ExportOptions, ExportSpec, Fill, FillKind, Input, ModelSpec, Precision, PrecisionName
 from pipeline.config import Config, ExecutorOptions

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, StorageError
+from exporter.files import write_json
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.versions import library_versions
 from pipeline.cli import run

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
+from exporter.files import write_json
 from exporter.spec import ExportOptions, ExportSpec, Fill, FillKind, Input, ModelSpec, Precision, PrecisionName
 from exporter.versions import library_versions
 from pipeline import fingerprint

@@ -14,8 +14,8 @@ import yaml
 from batch_data import make_run
 from dvc_folder import dvc, git, make_repository
 
-from exporter.directory import write_json
 from exporter.errors import SyncError
+from exporter.files import write_json
 from registry_sync import dvc_commit
 from registry_sync.__main__ import main
 from registry_sync.record import BatchRecord, Outcome, RunDirectory

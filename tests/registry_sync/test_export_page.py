@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from report_data import HOSTILE, make_case, make_failed_result, make_output, make_result
 
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode
+from exporter.files import write_json
 from exporter.result import ExportResult
 from registry_sync.__main__ import main
 

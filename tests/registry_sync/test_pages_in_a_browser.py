@@ -16,8 +16,8 @@ from page_batch import RUN, make_page_run
 from report_data import HOSTILE, make_case, make_failed_result, make_hostile_result, make_output, make_result
 
 from exporter.directory import ExportDirectory
+from exporter.files import write_text
 from exporter.pages.graph import render_graph, write_graph
-from exporter.pages.page import write_page
 from exporter.pages.report_page import render_report_page
 from registry_sync.mlflow_log import log_batch
 from registry_sync.options import TrackingOptions
@@ -159,7 +159,7 @@ def test_no_page_is_wider_than_its_window(tmp_path: Path, width: int):
     with run_browser(width=width) as (context, seen):
         for place, result in enumerate(results):
             path = tmp_path / f"{place}.html"
-            write_page(path, render_report_page(result))
+            write_text(path, render_report_page(result))
             page = open_file(context, path)
             assert page.evaluate(OVERFLOW) == 0, result.id[:40]
             assert page.evaluate("window.hit") is None
@@ -172,7 +172,7 @@ def test_a_page_is_whole_without_scripts(tmp_path: Path):
     record = type(run)(tmp_path / run.path).read_summary()
     from registry_sync.batch_page import render_batch_page
 
-    write_page(tmp_path / "index.html", render_batch_page(record))
+    write_text(tmp_path / "index.html", render_batch_page(record))
     with run_browser(script=False) as (context, _):
         page = open_file(context, tmp_path / "index.html")
         assert page.locator("table.sortable tbody tr").count() == 4
@@ -182,7 +182,7 @@ def test_a_page_is_whole_without_scripts(tmp_path: Path):
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_can_be_read_on_what_is_behind_it(tmp_path: Path, dark: bool):
     """At least 4.5 to 1, as the Web Content Accessibility Guidelines (1.4.3) ask of small text."""
-    write_page(tmp_path / "report.html", render_report_page(make_failed_result()))
+    write_text(tmp_path / "report.html", render_report_page(make_failed_result()))
     with run_browser(dark=dark) as (context, _):
         page = open_file(context, tmp_path / "report.html")
         found = page.evaluate(CONTRASTS)
@@ -237,7 +237,7 @@ def test_mlflow_shows_the_graph_in_its_viewer(logged, view, tmp_path):
 
 
 def test_a_name_with_markup_in_it_is_the_title_of_its_graph(tmp_path):
-    write_page(tmp_path / "graph.html", render_graph(make_model(), "".join(HOSTILE)))
+    write_text(tmp_path / "graph.html", render_graph(make_model(), "".join(HOSTILE)))
     with run_browser() as (context, seen):
         page = open_file(context, tmp_path / "graph.html")
         page.wait_for_selector("svg .node", state="attached")

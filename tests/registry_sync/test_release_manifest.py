@@ -8,9 +8,10 @@ from batch_data import make_run
 from onnx_exports import make_onnx_run
 from release_data import make_manifest, make_model
 
-from exporter.directory import ExportDirectory, hash_file, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, IntegrityError
 from exporter.evidence import CaseRecord, DimRecord, OutputParity
+from exporter.files import hash_file, write_json
 from exporter.plain_data import DataError
 from registry_sync.release_contents import describe_exports
 from registry_sync.release_manifest import ReleaseDirectory, Verdict, find_releases, require_release_name

@@ -19,8 +19,9 @@ from project import make_environment
 from release_batch import finish_batch, make_options, publish
 
 from exporter import publication
-from exporter.directory import ExportDirectory, hash_file
+from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode
+from exporter.files import hash_file
 from exporter.result import ExportResult
 from registry_sync import release_workspace
 from registry_sync.__main__ import main

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from exporter import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import make_failure
+from exporter.files import write_json
 from exporter.result import RescueRecord, Rung, Step
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory

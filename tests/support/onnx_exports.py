@@ -9,7 +9,8 @@ from batch_data import make_run, make_spec
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
+from exporter.files import write_json
 from exporter.result import TensorRecord
 from registry_sync.record import RunDirectory
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from report_data import make_failed_result, make_result
 
 from exporter.conductor import write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
+from exporter.files import write_json
 from exporter.result import ExportResult, Status
 from pipeline.ledger import record_result
 from registry_sync.options import TrackingOptions

@@ -7,9 +7,10 @@ from pathlib import Path
 from batch_data import make_spec
 
 from exporter.conductor import describe_result, write_result
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
 from exporter.failures import make_failure
+from exporter.files import write_json
 from exporter.result import Step
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory

@@ -10,8 +10,9 @@ import pytest
 from page_text import read_page
 from report_data import HOSTILE, make_case, make_failed_result, make_hostile_result, make_output, make_result
 
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.evidence import DimRecord
+from exporter.files import write_json
 from exporter.pages import __main__ as command
 from exporter.pages.parity_view import view_parity
 from exporter.pages.report_page import render_report_page, render_stored_page

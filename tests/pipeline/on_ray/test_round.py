@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.directory import ExportDirectory, write_json
+from exporter.directory import ExportDirectory
 from exporter.errors import FailureKind
+from exporter.files import write_json
 from exporter.spec import ExportSpec, Fill, FillKind, Input, ModelSpec, Precision, PrecisionName
 from exporter.worker import STATUS_STORAGE
 from pipeline.executor import Ended, Ending, Notice, Pulse, Started, Task
