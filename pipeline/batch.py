@@ -9,23 +9,23 @@ from pathlib import Path
 from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError, choose_worst
 from exporter.files import read_json, write_json
+from exporter.lock import lock_output
 from exporter.plain_data import DataError
 from exporter.publication import publish
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
+from exporter.storage_faults import explain_fault, is_fault, storage_faults
 from pipeline.config import Config
 from pipeline.executor import Ended, Ending, Executor, Notice, Pulse, Started, Task
 from pipeline.executor_choice import count_workers, make_executor
 from pipeline.expectation import expect, find_recent_runs
 from pipeline.interruption import Interruption, Stopped
 from pipeline.ledger import Ledger, record_cancelled, record_result
-from pipeline.lock import lock_output
 from pipeline.outcomes import collect_result, fail_result
 from pipeline.plan import Job, PlannedExport, Planner
 from pipeline.preloads import find_preloads
 from pipeline.recovery import recover
 from pipeline.reporter import Reporter
-from pipeline.storage_faults import explain_fault, is_fault, storage_faults
 from pipeline.streams import Diversion
 from registry_sync.failure_ledger import is_excused
 from registry_sync.metrics import collect_metrics

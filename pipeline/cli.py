@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from exporter.errors import ConfigError, ExitCode, ModelpressError
+from exporter.storage_faults import describe_fault, is_fault
 from pipeline.batch import Job, run_batch
 from pipeline.config import CONF_DIR, Config, compose_spec, read_config, register
 from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error, explain_yaml_error
 from pipeline.explanation import explain_jobs
 from pipeline.interruption import Stopped
-from pipeline.storage_faults import describe_fault, is_fault
 
 __all__ = ["run"]
 

@@ -21,11 +21,11 @@ from exporter.files import sync, write_json
 from exporter.limits import find_max_limit_share
 from exporter.provenance import read_commit
 from exporter.result import ExportResult
+from exporter.storage_faults import require_one_file_system, require_writable, storage_faults
 from exporter.versions import library_versions
 from pipeline.config import Config
 from pipeline.event_log import append_event
 from pipeline.plan import PlannedExport
-from pipeline.storage_faults import require_one_file_system, require_writable, storage_faults
 from registry_sync.changes import find_earlier_batch
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory

@@ -11,11 +11,11 @@ from multiprocessing.connection import wait
 
 from exporter.errors import WorkerError
 from exporter.readiness import Readiness
+from exporter.storage_faults import describe_fault
 from exporter.worker import run_worker
 from pipeline.admission import choose_task
 from pipeline.executor import Ended, Ending, Event, Notice, Pulse, Started, Task
 from pipeline.fork_server import ForkServer
-from pipeline.storage_faults import describe_fault
 from pipeline.worker_process import GRACE_S, WorkerProcess
 
 __all__ = ["LocalExecutor", "count_cores"]

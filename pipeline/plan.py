@@ -9,13 +9,13 @@ from exporter.cuda import find_device_problem
 from exporter.errors import ConfigError, StorageError
 from exporter.result import ExportResult, Status
 from exporter.spec import Device, ExportSpec
+from exporter.storage_faults import describe_fault
 from pipeline.config import Config, ExecutorKind
 from pipeline.fingerprint import Fingerprint, explain_change, start_fingerprint
 from pipeline.hashes import Hashes
 from pipeline.published import Published, read_published
 from pipeline.soundness import find_spec_problems
 from pipeline.source_code import forget_sources
-from pipeline.storage_faults import describe_fault
 from registry_sync.release_options import require_sound
 
 __all__ = ["Job", "PlannedExport", "Planner"]

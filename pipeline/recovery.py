@@ -19,10 +19,10 @@ from exporter.files import read_json, remove_cut_off
 from exporter.plain_data import DataError, from_plain
 from exporter.publication import restore_replaced
 from exporter.result import ExportResult, Status
+from exporter.storage_faults import storage_faults
 from pipeline.config import OutputOptions
 from pipeline.event_log import append_event, read_events
 from pipeline.ledger import RunPlan, place_of_start, record_result
-from pipeline.storage_faults import storage_faults
 from pipeline.worker_process import kill_marked
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
 

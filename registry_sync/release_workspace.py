@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from exporter.directory import ExportDirectory
-from exporter.errors import ConfigError, IntegrityError, LockedError, ModelpressError, StorageError, SyncError
+from exporter.errors import ConfigError, IntegrityError, ModelpressError, StorageError, SyncError
 from exporter.files import hash_file
+from exporter.lock import lock_output
 from exporter.publication import publish
 from registry_sync.commands import show_command
 from registry_sync.release_bytes import find_repository, list_objects, open_repository
@@ -100,7 +99,7 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
         raise ConfigError("not a DVC repository; the bytes of a release come from DVC's cache (or --registry-only)")
     exports = due[0].target.parent
     folder = exports.parent / f".{exports.name}.staged"
-    with _lock(exports):
+    with lock_output(exports):
         shutil.rmtree(folder, ignore_errors=True)
         repository = open_repository(root)
         try:
@@ -123,20 +122,6 @@ def is_in_place(wanted: Wanted) -> bool:
         and hash_file(path) == file.sha256
         for file in wanted.model.files
     )
-
-
-@contextmanager
-def _lock(exports: Path) -> Iterator[None]:
-    """The lock of a batch (pipeline.lock)."""
-    lock = FileLock(exports.parent / f".{exports.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise LockedError(f"{exports}: in use by a batch; wait for it to end") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _require_kept(repository: Any, targets: Sequence[Path]) -> None:

@@ -25,7 +25,19 @@ FOREIGN = {
     "conf": set(),
 }
 PLAIN = (
-    *("spec", "evidence", "result", "errors", "plain_data", "files", "directory", "cases", "suggestion", "checkpoint", "cuda"),
+    *(
+        "spec",
+        "evidence",
+        "result",
+        "errors",
+        "plain_data",
+        "files",
+        "directory",
+        "cases",
+        "suggestion",
+        "checkpoint",
+        "cuda",
+    ),
     "readiness",
     "targets",
     "limits",

@@ -16,12 +16,12 @@ from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, LockedError, StorageError
 from exporter.files import write_json
+from exporter.lock import lock_output
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.batch import Job, run_batch
 from pipeline.cli import run
 from pipeline.config import Config, ExecutorOptions, OutputOptions
 from pipeline.fingerprint import take_fingerprint
-from pipeline.lock import lock_output
 from pipeline.source_code import forget_sources
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, Outcome, RunDirectory

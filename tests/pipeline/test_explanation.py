@@ -12,13 +12,13 @@ from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, StorageError
 from exporter.files import write_json
+from exporter.lock import lock_output
 from exporter.result import Step, StepRecord
 from exporter.spec import ExportOptions, ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from pipeline.cli import run
 from pipeline.config import Config
 from pipeline.explanation import explain_jobs
 from pipeline.fingerprint import take_fingerprint
-from pipeline.lock import lock_output
 from pipeline.plan import Job
 
 _LOADED = """

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import ExitCode, LockedError, StorageError
-from pipeline.lock import lock_output
+from exporter.lock import lock_output
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.lock import lock_output
+from exporter.lock import lock_output
 with lock_output(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -25,7 +25,7 @@ HOLD_ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from exporter.errors import StorageError
-from pipeline.lock import lock_output
+from exporter.lock import lock_output
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:
     with lock_output(Path(sys.argv[1])):

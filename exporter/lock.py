@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from exporter.errors import LockedError
 from exporter.files import read_json
 from exporter.plain_data import DataError
-from pipeline.storage_faults import explain_fault, storage_faults
+from exporter.storage_faults import explain_fault, storage_faults
 
 __all__ = ["lock_output"]
 
