@@ -101,6 +101,11 @@ class ExportDirectory:
         return self.path / "graph.html"
 
     @property
+    def pages(self) -> tuple[Path, ...]:
+        """What is made from the other files, and can be made again: no evidence by itself."""
+        return self.page, self.graph
+
+    @property
     def torch_report(self) -> Path:
         """The Markdown report that torch's exporter writes; kept where a conversion failed."""
         return self.path / "torch_onnx_report.md"

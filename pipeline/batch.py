@@ -8,9 +8,7 @@ from pathlib import Path
 
 from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, FailureKind, StorageError, WorkerError, choose_worst
-from exporter.files import read_json, write_json
 from exporter.lock import lock_output
-from exporter.plain_data import DataError
 from exporter.publication import publish
 from exporter.result import ExportResult, Status
 from exporter.spec import Device
@@ -28,7 +26,7 @@ from pipeline.recovery import recover
 from pipeline.reporter import Reporter
 from pipeline.streams import Diversion
 from registry_sync.failure_ledger import is_excused
-from registry_sync.metrics import collect_metrics
+from registry_sync.metrics import write_metrics
 from registry_sync.record import BatchRecord, RunDirectory
 from registry_sync.tracker import Tracker
 
@@ -269,15 +267,10 @@ class _Batch:
         return result
 
     def _write_metrics(self, result: ExportResult) -> None:
-        """Write an export's file for `dvc metrics`, unless it is there; an earlier run may have been killed before."""
-        path = Path(self._config.output.metrics) / f"{result.id}.json"
-        metrics = collect_metrics(result)
-        with suppress(OSError, DataError):
-            if read_json(path) == metrics:
-                return
-        with storage_faults(path, "output.metrics"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, metrics)
+        """Whatever became of it in this run: an earlier one may have been killed before it wrote them."""
+        folder = self._config.output.metrics
+        with storage_faults(Path(folder, f"{result.id}.json"), "output.metrics"):
+            write_metrics(folder, result)
 
     def _judge(self) -> ExitCode:
         known = self._config.release.known_failures if self._config.release else []

@@ -10,6 +10,7 @@ from exporter.errors import ConfigError, StorageError
 from exporter.result import ExportResult, Status
 from exporter.spec import Device, ExportSpec
 from exporter.storage_faults import describe_fault
+from exporter.suggestion import suggest
 from pipeline.config import Config, ExecutorKind
 from pipeline.fingerprint import Fingerprint, explain_change, start_fingerprint
 from pipeline.hashes import Hashes
@@ -170,6 +171,11 @@ class Planner:
                 f"release: {release.name!r} is {len(release.models)} models, and this run is not of those "
                 f"(differs in {', '.join(wrong)}); leave out +release or +model"
             )
+        for name in release.accept if release is not None else []:
+            if name not in self._ids.values():
+                near = suggest(name, self._ids.values())
+                meant = f"; did you mean {near!r}?" if near else ""
+                yield f"release.accept: no export of this batch is called {name!r}{meant}"
 
     def _settle(self, entry: _Entry, parts: dict[str, str], hashes: Hashes) -> PlannedExport:
         published = entry.published

@@ -25,6 +25,7 @@ from exporter.plain_data import DataError
 from exporter.result import Status
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.catch_up import commit_runs
+from registry_sync.dvc_commit import suggest_git
 from registry_sync.dvc_transfer import pull, push
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
@@ -148,12 +149,26 @@ def _sync(named: list[RunDirectory], uri: str | None, budget_s: float | None) ->
     parts = [_sync_mlflow(pending, uri, budget_s), commit_runs(found)]
     if not named:
         parts.append(register_pending(RELEASES, uri, budget_s))
-    num_lines = 0
+    told: list[str] = []
+    # Last, so that what was done is in it.
+    parts.append(_suggest_git(found, told))
     for line in _run_parts(parts):
-        num_lines += 1
+        told.append(line)
         yield line
-    if not num_lines:
+    if not told:
         yield "nothing to sync"
+
+
+def _suggest_git(runs: Sequence[RunDirectory], told: Sequence[str]) -> Iterator[str]:
+    """The line for git, if anything was done."""
+    for run in reversed(runs):
+        if not told:
+            return
+        with suppress(OSError, DataError):
+            record = run.read_summary()
+            if record.tracking.dvc and (line := suggest_git(record)):
+                yield line
+            return
 
 
 def _run_parts(parts: Iterable[Iterator[str]]) -> Iterator[str]:

@@ -7,9 +7,7 @@ from exporter.plain_data import DataError
 from registry_sync.commit_marks import CommitMarks
 from registry_sync.dvc_commit import commit_due, find_published
 from registry_sync.dvc_repository import find_repository
-from registry_sync.git_line import suggest_commit
 from registry_sync.record import BatchRecord, ExportRecord, RunDirectory
-from registry_sync.release_manifest import RELEASES
 
 __all__ = ["commit_runs"]
 
@@ -43,10 +41,6 @@ def commit_runs(runs: Sequence[RunDirectory]) -> Iterator[str]:
             yield from commit_due(record, due, marks)
         except SyncError as error:
             problems.append(f"DVC is behind: {error}")
-    if behind:
-        record, due = behind[-1]
-        if line := suggest_commit(root, record.release, due, record.metrics, RELEASES):
-            yield line
     if problems:
         raise SyncError("\n".join(problems))
 

@@ -20,6 +20,9 @@ from registry_sync.watched import find_changed_since, find_unwatched
 
 __all__ = ["commit_due", "commit_exports", "find_published", "load", "suggest_git"]
 
+# In the subject of a commit.
+_MAX_NAMES = 3
+
 
 def load() -> None:
     """Import DVC, which takes half a second."""
@@ -49,13 +52,16 @@ def commit_exports(record: BatchRecord) -> Iterator[str]:
     yield from commit_due(record, [export for export in published if not marks.is_current(export)], marks)
 
 
-def suggest_git(record: BatchRecord, releases: Path) -> str | None:
-    """The command that commits to git what a batch, and its release in `releases`, left there; None for nothing."""
+def suggest_git(record: BatchRecord) -> str | None:
+    """The command that commits to git what a batch, and its release, left there; None for nothing."""
     published = find_published(record)
     root = find_repository()
     if root is None or is_inside_stage() or not published:
         return None
-    return suggest_commit(root, record.release, published, record.metrics, releases)
+    names = [export.id for export in published]
+    listed = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else "")
+    subject = f"Release {record.release}" if record.release else f"Export {listed}"
+    return suggest_commit(root, subject, [Path(export.directory) for export in published], record.metrics)
 
 
 def find_published(record: BatchRecord) -> list[ExportRecord]:

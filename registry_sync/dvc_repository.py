@@ -5,7 +5,7 @@ DVC is imported when the repository is opened. What it raises becomes a `SyncErr
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,26 @@ class DvcRepository:
             stage.save()
             stage.commit(relink=False)
 
+    def read_lock(self, stage: Any) -> dict[str, Any]:
+        """What dvc.lock says of a stage of dvc.yaml: of what it was made, and what it is; empty for nothing."""
+        with told():
+            known = {} if stage.is_data_source else stage.dvcfile.lockfile_contents.get("stages", {})
+            return dict(known.get(stage.name, {}))
+
+    def restore_locks(self, entries: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
+        """Let dvc.lock say of stages what it said of them when `read_lock` was asked."""
+        from dvc.dvcfile import LOCK_FILE
+        from dvc.utils.serialize import modify_yaml
+
+        files: dict[Path, dict[str, Mapping[str, Any]]] = {}
+        for stage, entry in entries:
+            files.setdefault(Path(stage.dvcfile.path).with_name(LOCK_FILE), {})[stage.name] = entry
+        with told():
+            for path, own in files.items():
+                with modify_yaml(str(path)) as data:
+                    data.setdefault("schema", "2.0")
+                    data.setdefault("stages", {}).update(own)
+
     def write_locks(self, stages: Sequence[Any]) -> None:
         """Write committed stages into dvc.lock, all in one go: DVC reads and writes the whole file for each, else."""
         files: dict[str, tuple[Any, list[Any]]] = {}
@@ -104,6 +124,20 @@ class DvcRepository:
         with told():
             return int(self._repo.fetch(list(map(str, paths)) or None, remote=remote, jobs=jobs))
 
+    def fetch_objects(self, hashes: Sequence[str]) -> None:
+        """Fetch objects from the default remote, as far as it has them; of a folder, that is the list of its files.
+
+        Without a remote the cache is all there is.
+        """
+        from dvc.config import NoRemoteError
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        with told():
+            try:
+                self._repo.cloud.pull([HashInfo("md5", value) for value in hashes])
+            except NoRemoteError:
+                return
+
     def check_out(self, path: Path) -> None:
         """`dvc checkout` of one output, from the cache; changes that DVC does not have are left, and an error."""
         with told():
@@ -124,14 +158,24 @@ class DvcRepository:
             if not hashed or not hashed.isdir or not output.use_cache:
                 return {}
             place = Path(output.cache.oid_to_path(hashed.value))
-            if not place.is_file():
-                return {}
             try:
-                entries = {entry["relpath"]: entry[hashed.name] for entry in read_json(place)}
-            except (DataError, LookupError, TypeError):
+                listed = _list_folder(output.cache, hashed.value, hashed.name)
+            except DataError:
                 # Damaged; its own name says so.
-                entries = {}
-            return {"": place} | {name: Path(output.cache.oid_to_path(oid)) for name, oid in entries.items()}
+                listed = {}
+            return {} if listed is None else {"": place, **listed}
+
+    def list_folder(self, value: str) -> dict[str, Path] | None:
+        """The cache's files of a folder by their names in it, there or not; None where their list is not there.
+
+        Args:
+            value: The folder's hash, as dvc.lock has it.
+
+        Raises:
+            DataError: The list is damaged.
+        """
+        with told():
+            return _list_folder(self._repo.cache.local, value)
 
     def is_ignored(self, path: Path) -> bool:
         """Whether git ignores a file or, as DVC sees it, a folder above it; there DVC does not look for its files.
@@ -183,10 +227,20 @@ def told() -> Iterator[None]:
     """
     try:
         yield
-    except ModelpressError:
+    except (ModelpressError, DataError):
         raise
     except Exception as error:
         raise SyncError(_explain(error)) from error
+
+
+def _list_folder(cache: Any, value: str, kind: str = "md5") -> dict[str, Path] | None:
+    place = Path(cache.oid_to_path(value))
+    if not place.is_file():
+        return None
+    try:
+        return {entry["relpath"]: Path(cache.oid_to_path(entry[kind])) for entry in read_json(place)}
+    except (LookupError, TypeError) as error:
+        raise DataError(f"{place}: not a list of files") from error
 
 
 def _explain(error: Exception) -> str:

@@ -7,30 +7,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from registry_sync.plot_data import place_of_plot_data
-from registry_sync.record import ExportRecord
+from registry_sync.release_manifest import RELEASES
 
 __all__ = ["suggest_commit"]
 
 # From here on the files of one folder are named by a pattern, not each by itself.
 _MAX_FILES = 3
-_MAX_NAMES = 3
 
 
-def suggest_commit(
-    root: Path, release: str | None, exports: Sequence[ExportRecord], metrics: str, releases: Path
-) -> str | None:
+def suggest_commit(root: Path, subject: str, exports: Sequence[Path], metrics: str) -> str | None:
     """`git add ... && git commit -m ...` for what git does not have yet; None where there is nothing, or no git.
 
     What earlier batches left is in it: dvc.lock is one file for all.
 
     Args:
         root: Of the DVC repository.
-        release: Its name, if the exports are one.
-        exports: Published ones.
+        subject: What the commit is.
+        exports: Directories of published ones.
         metrics: The folder with a file of numbers for each export.
-        releases: Where releases are written.
     """
-    folders = sorted({os.path.dirname(export.directory) for export in exports})  # noqa: PTH120  (no "." for none)
+    folders = sorted({os.path.dirname(export) for export in exports})  # noqa: PTH120  (no "." for none)
     changed = _find_changed(
         [
             *sorted({"dvc.lock", os.path.relpath(root / "dvc.lock")}),
@@ -40,18 +36,15 @@ def suggest_commit(
             f":(glob){Path(metrics, '*.json')}",
             str(place_of_plot_data(metrics)),
             # Of a release itself; what begins with a dot is a lock, or not finished.
-            *(f":(glob){releases}/[!.]*{end}" for end in ("", "/**")),
+            *(f":(glob){RELEASES}/[!.]*{end}" for end in ("", "/**")),
         ]
     )
     if not changed:
         return None
     # A release is added as a whole.
-    depth = len(Path(os.path.relpath(releases)).parts) + 1
-    inside = {path: Path(*path.parts[:depth]) for path in changed if path.is_relative_to(os.path.relpath(releases))}
+    depth = len(RELEASES.parts) + 1
+    inside = {path: Path(*path.parts[:depth]) for path in changed if path.is_relative_to(RELEASES)}
     changed = list(dict.fromkeys(inside.get(path, path) for path in changed))
-    names = [export.id for export in exports]
-    listed = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else "")
-    subject = f"Release {release}" if release else f"Export {listed}"
     paths = " ".join(shlex.quote(text) for text in _shorten(changed))
     return f"git:    git add {paths} && git commit -m {shlex.quote(subject)}"
 

@@ -1,12 +1,16 @@
 """The numbers of an export, and of a batch, that trackers compare over time."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
+from exporter.files import read_json, write_json
 from exporter.limits import find_max_limit_share
+from exporter.plain_data import DataError
 from exporter.result import ExportResult
 from registry_sync.record import ENDED, GOOD, BatchRecord, Outcome
 
-__all__ = ["collect_batch_metrics", "collect_metrics", "collect_step_metrics"]
+__all__ = ["collect_batch_metrics", "collect_metrics", "collect_step_metrics", "write_metrics"]
 
 
 def collect_metrics(result: ExportResult) -> dict[str, float]:
@@ -36,6 +40,21 @@ def collect_metrics(result: ExportResult) -> dict[str, float]:
             "dynamo_share_of_torchscript_peak": comparison.dynamo_share,
         }
     return {name: value for name, value in metrics.items() if value is not None}
+
+
+def write_metrics(folder: str, result: ExportResult) -> None:
+    """Write an export's file for `dvc metrics`, unless it is there.
+
+    Raises:
+        OSError: The disk would not.
+    """
+    path = Path(folder, f"{result.id}.json")
+    metrics = collect_metrics(result)
+    with suppress(OSError, DataError):
+        if read_json(path) == metrics:
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, metrics)
 
 
 def collect_step_metrics(result: ExportResult) -> dict[str, float]:

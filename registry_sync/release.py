@@ -11,7 +11,7 @@ from exporter.plain_data import DataError
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
-from registry_sync.release_bytes import add_dvc_hashes
+from registry_sync.release_bytes import add_dvc_records
 from registry_sync.release_manifest import Manifest, Registration, ReleaseDirectory, find_releases
 from registry_sync.release_options import ReleaseOptions
 from registry_sync.release_writer import Draft, draft_release, lock_releases, require_free, write_release
@@ -163,7 +163,7 @@ def _make(
         report.lines.append(f"release: nothing new since {manifest.title}")
     else:
         require_free(ReleaseDirectory(root / draft.manifest.title))
-        manifest = _add_dvc_hashes(draft.manifest, report) if has_dvc else draft.manifest
+        manifest = _add_dvc_records(draft.manifest, report) if has_dvc else draft.manifest
         if mlflow is not None:
             manifest = mlflow.add_ids(run, manifest)
         key = Path(options.sign_key) if options.sign_key is not None else None
@@ -180,10 +180,10 @@ def _make(
             report.lines.append("  catch up with: python -m registry_sync sync")
 
 
-def _add_dvc_hashes(manifest: Manifest, report: ReleaseReport) -> Manifest:
+def _add_dvc_records(manifest: Manifest, report: ReleaseReport) -> Manifest:
     """The manifest with DVC's hashes of its models; as it is where DVC cannot be asked, which is told."""
     try:
-        return replace(manifest, models=add_dvc_hashes(manifest.models, Path(manifest.exports)))
+        return replace(manifest, models=add_dvc_records(manifest.models, Path(manifest.exports)))
     except SyncError as error:
         report.is_behind = True
         report.lines.append(f"the release has no DVC hashes, and cannot be checked out: {error}")

@@ -1,75 +1,54 @@
-"""What DVC calls the bytes of a release."""
+"""What DVC has of the bytes of a release, and what dvc.lock says of them."""
 
-import json
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from exporter.directory import ExportDirectory
-from registry_sync.dvc_repository import find_repository, told
+from exporter.plain_data import DataError
+from registry_sync.dvc_repository import DvcRepository, find_repository, open_repository
 from registry_sync.release_manifest import ReleasedModel
 
-__all__ = ["add_dvc_hashes", "find_repository", "list_objects", "open_repository"]
+__all__ = ["add_dvc_records", "has_result"]
 
 
-def open_repository(root: Path) -> Any:
-    """A `dvc.repo.Repo`, to be closed by the caller.
+def add_dvc_records(models: Iterable[ReleasedModel], exports: Path) -> list[ReleasedModel]:
+    """The models with what DVC has of them, where that is what lies in exports/ now.
 
-    Raises:
-        SyncError: DVC cannot open it.
-    """
-    with told():
-        from dvc.repo import Repo
-
-        logging.getLogger("dvc").setLevel(logging.ERROR)
-        return Repo(str(root))
-
-
-def add_dvc_hashes(models: Iterable[ReleasedModel], exports: Path) -> list[ReleasedModel]:
-    """The models with the hash of what DVC has of them, where that is what lies in exports/ now.
-
-    dvc.lock may be behind: DVC was locked, or the export has no stage. The cache's list of an output's files tells, and
-    of these result.json is enough: it names all others by their sha256.
+    dvc.lock may be behind: DVC was locked, or the batch was killed.
 
     Raises:
         SyncError: DVC cannot be asked.
     """
-    root = find_repository()
-    if root is None:
+    if find_repository() is None:
         return list(models)
-    repository = open_repository(root)
-    try:
-        with told():
-            known = {Path(out.fs_path): out.hash_info.value for out in repository.index.outs if out.hash_info}
-            cache = repository.cache.local
-        return [_add_hash(model, known.get((exports / model.id).resolve(), ""), cache, exports) for model in models]
-    finally:
-        repository.close()
+    with open_repository() as repository:
+        outputs = repository.find_outputs()
+        found = []
+        for model in models:
+            directory = ExportDirectory(exports / model.id)
+            output, *_ = outputs.get(directory.path.resolve(), [None])
+            if model.failure is None and output is not None and output.hash_info:
+                value = str(output.hash_info.value)
+                if has_result(repository, value, directory):
+                    found.append(replace(model, dvc_hash=value, dvc_lock=repository.read_lock(output.stage)))
+                    continue
+            found.append(model)
+        return found
 
 
-def list_objects(cache: Any, value: str) -> dict[str, Path] | None:
-    """The files of a directory in DVC's cache by their names in it, there or not; None where the list is not there.
+def has_result(repository: DvcRepository, value: str, directory: ExportDirectory) -> bool:
+    """Whether the cache has an export as it is: result.json is enough, which names all others by their sha256.
 
-    Raises:
-        OSError, ValueError: The list is broken.
+    Args:
+        repository: With the cache.
+        value: The hash under which DVC has, or may have, the directory.
+        directory: Of the export.
     """
-    place = Path(cache.oid_to_path(value))
-    if not place.is_file():
-        return None
-    entries = json.loads(place.read_bytes())
-    return {entry["relpath"]: Path(cache.oid_to_path(entry["md5"])) for entry in entries}
-
-
-def _add_hash(model: ReleasedModel, value: str, cache: Any, exports: Path) -> ReleasedModel:
-    result = ExportDirectory(exports / model.id).result
-    if model.failure is not None or not value.endswith(".dir"):
-        return model
+    if not value.endswith(".dir"):
+        return False
     try:
-        listed = list_objects(cache, value) or {}
-    except (OSError, ValueError):
-        return model
-    place = listed.get(result.name)
-    is_current = place is not None and place.is_file() and place.read_bytes() == result.read_bytes()
-    return replace(model, dvc_hash=value) if is_current else model
+        place = (repository.list_folder(value) or {}).get(directory.result.name)
+        return place is not None and place.is_file() and place.read_bytes() == directory.result.read_bytes()
+    except (OSError, DataError):
+        return False

@@ -10,6 +10,8 @@ from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, SyncError
 from exporter.plain_data import DataError
 from registry_sync.bounded import Budget
+from registry_sync.dvc_repository import find_repository
+from registry_sync.git_line import suggest_commit
 from registry_sync.release_manifest import RELEASES, Manifest, ReleaseDirectory, find_releases
 from registry_sync.release_writer import lock_releases
 
@@ -123,6 +125,7 @@ def _promote(parsed: argparse.Namespace) -> Iterator[str]:
     with lock_releases(RELEASES):
         store = _open_store(release[1], parsed.tracking_uri)
         yield from promote(store, RELEASES, release, parsed.to, partial=parsed.partial)
+    yield from _suggest_git(release[1], f"Promote {release[1].title} to {parsed.to}")
 
 
 def _roll_back(parsed: argparse.Namespace) -> Iterator[str]:
@@ -140,6 +143,7 @@ def _roll_back(parsed: argparse.Namespace) -> Iterator[str]:
         # First, so that nothing has moved where the bytes are not to be had.
         with stage(wanted) as staged:
             yield from roll_back(store, RELEASES, parsed.name, parsed.alias, staged.put_in_place())
+    yield from _suggest_git(newest, f"Roll back {parsed.alias} of {parsed.name}")
 
 
 def _check_out(parsed: argparse.Namespace) -> Iterator[str]:
@@ -149,6 +153,16 @@ def _check_out(parsed: argparse.Namespace) -> Iterator[str]:
     wanted = [Wanted(manifest, model) for model in manifest.models if model.failure is None]
     with stage(wanted) as staged:
         yield from staged.put_in_place()
+    yield from _suggest_git(manifest, f"Check out {manifest.title}")
+
+
+def _suggest_git(manifest: Manifest, subject: str) -> Iterator[str]:
+    """The line for git: releases/, dvc.lock and metrics/ belong there."""
+    exports = [Path(manifest.exports, model.id) for model in manifest.models if model.failure is None]
+    root = find_repository()
+    line = suggest_commit(root, subject, exports, manifest.metrics) if root is not None else None
+    if line:
+        yield line
 
 
 def _find_wanted(name: str, versions: dict[str, str]) -> "Sequence[Wanted]":

@@ -30,26 +30,21 @@ def describe_exports(run: RunDirectory, record: BatchRecord) -> list[ReleasedMod
     return [_describe(run, export) for export in record.exports]
 
 
-def list_files(directory: Path) -> list[FileRecord]:
-    """Size and sha256 of each file of a directory, by its path in it; what is hidden or a link is left out."""
-    paths = sorted(
-        path for path in directory.rglob("*") if path.is_file() and not path.is_symlink() and not _is_hidden(path)
-    )
+def list_files(directory: ExportDirectory) -> list[FileRecord]:
+    """Size and sha256 of each file of an export, by its path in it; without pages, and what is hidden or a link."""
+    root = directory.path
     return [
-        FileRecord(path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=hash_file(path))
-        for path in paths
+        FileRecord(path=path.relative_to(root).as_posix(), size_bytes=path.stat().st_size, sha256=hash_file(path))
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(".") and path not in directory.pages
     ]
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
 
 
 def _describe(run: RunDirectory, export: ExportRecord) -> ReleasedModel:
     directory = ExportDirectory(Path(export.directory))
     is_good = export.outcome in GOOD
     result = directory.read_result() if is_good else run.read_result(export.id)
-    files = list_files(directory.path) if is_good else []
+    files = list_files(directory) if is_good else []
     _require_whole(directory, result, files)
     parts = _read_fingerprint(directory)
     return ReleasedModel(

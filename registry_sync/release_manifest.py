@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from exporter.errors import ConfigError
 from exporter.evidence import DimRecord
@@ -116,7 +117,7 @@ class ReleasedModel:
     precision: str
     opset_version: int
     failure: Failure | None = None
-    # Every file of the export's directory, by its path in it.
+    # Every file of the export's directory, by its path in it, but pages: these are made from the others.
     files: list[FileRecord] = field(default_factory=list)
     inputs: list[TensorRecord] = field(default_factory=list)
     outputs: list[TensorRecord] = field(default_factory=list)
@@ -140,6 +141,8 @@ class ReleasedModel:
     git_dirty: bool = False
     # Of the export's directory, for example 1f0c....dir; empty where DVC does not have these very bytes.
     dvc_hash: str = ""
+    # What dvc.lock says of its stage: the hashes of what it was made from, and of what it is. Empty: it has no stage.
+    dvc_lock: dict[str, Any] = field(default_factory=dict)
     # The run that logged the export and its LoggedModel; empty where MLflow was off or away.
     mlflow_run_id: str = ""
     mlflow_model_id: str = ""
@@ -176,6 +179,8 @@ class Manifest:
     command: list[str]
     # Where the exports lie, relative to the working directory.
     exports: str
+    # Where the files of numbers for `dvc metrics` lie.
+    metrics: str
     # Names of exports that the release before it had and this one has not.
     removed: list[str]
     models: list[ReleasedModel]

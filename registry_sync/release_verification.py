@@ -4,14 +4,14 @@ Bytes that are nowhere on this machine are no damage: exports/ moves on, and a f
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from exporter.errors import IntegrityError, SyncError
 from exporter.files import hash_file
 from exporter.plain_data import DataError
-from registry_sync.release_bytes import find_repository, list_objects, open_repository
+from registry_sync.dvc_repository import DvcRepository, find_repository, open_repository
 from registry_sync.release_manifest import Manifest, ReleaseDirectory
 from registry_sync.release_signature import verify_release
 from registry_sync.release_workspace import Wanted, is_in_place
@@ -52,26 +52,25 @@ def verify_releases(root: Path, public_key: Path | None = None) -> Iterator[str]
     if not directories:
         return
     damage: list[str] = []
-    repository = None
-    try:
-        repository = open_repository(where) if (where := find_repository()) is not None else None
-    except SyncError as error:
-        yield f"DVC's cache was not looked at: {error}"
-    try:
+    with ExitStack() as stack:
+        repository = None
+        try:
+            repository = stack.enter_context(open_repository()) if find_repository() is not None else None
+        except SyncError as error:
+            yield f"DVC's cache was not looked at: {error}"
         for directory in directories:
             found, words = _verify(directory, repository, public_key)
             damage += [f"{directory.path}: {one}" for one in found]
             if not found:
                 yield f"{directory.path}: ok, {words}"
-    finally:
-        if repository is not None:
-            repository.close()
     if damage:
         more = [f"and {len(damage) - _MAX_DAMAGE} more"] if len(damage) > _MAX_DAMAGE else []
         raise IntegrityError("\n".join([*damage[:_MAX_DAMAGE], *more]))
 
 
-def _verify(directory: ReleaseDirectory, repository: Any, public_key: Path | None) -> tuple[list[str], str]:
+def _verify(
+    directory: ReleaseDirectory, repository: DvcRepository | None, public_key: Path | None
+) -> tuple[list[str], str]:
     try:
         manifest = directory.read_manifest()
     except (OSError, DataError) as error:
@@ -103,7 +102,7 @@ def _check_own_files(directory: ReleaseDirectory, manifest: Manifest) -> list[st
     return [f"{Path(name).name}: not as in {directory.sums.name}" for name in sorted(names)]
 
 
-def _look_for(wanted: Wanted, repository: Any, count: _Count) -> None:
+def _look_for(wanted: Wanted, repository: DvcRepository | None, count: _Count) -> None:
     if is_in_place(wanted):
         count.in_exports += 1
         return
@@ -123,10 +122,10 @@ def _look_for(wanted: Wanted, repository: Any, count: _Count) -> None:
         count.in_cache += 1
 
 
-def _list_cached(wanted: Wanted, repository: Any) -> dict[str, Path] | None:
+def _list_cached(wanted: Wanted, repository: DvcRepository | None) -> dict[str, Path] | None:
     if repository is None or not wanted.model.dvc_hash:
         return None
     try:
-        return list_objects(repository.cache.local, wanted.model.dvc_hash)
-    except (OSError, ValueError):
+        return repository.list_folder(wanted.model.dvc_hash)
+    except (OSError, DataError):
         return None

@@ -2,10 +2,13 @@
 
 Everything is fetched and held against the manifest's sha256 before anything in exports/ is exchanged. DVC's own
 checkout goes by dvc.lock, which knows one version of an export, and hands out a damaged cache object without a word.
+
+What dvc.lock said of an export when it was released, and its numbers in metrics/, go back with it: so `dvc status`
+tells what is newer than the export, and is clean once git has taken that back as well.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +18,13 @@ from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, IntegrityError, ModelpressError, StorageError, SyncError
 from exporter.files import hash_file
 from exporter.lock import lock_output
+from exporter.plain_data import DataError
 from exporter.publication import publish
 from registry_sync.commands import show_command
-from registry_sync.release_bytes import find_repository, list_objects, open_repository
+from registry_sync.dvc_repository import DvcRepository, find_repository, open_repository
+from registry_sync.metrics import write_metrics
+from registry_sync.plot_data import gather_metrics
+from registry_sync.release_bytes import has_result
 from registry_sync.release_manifest import Manifest, ReleasedModel
 
 __all__ = ["Staged", "Wanted", "is_in_place", "stage"]
@@ -50,29 +57,31 @@ class Staged:
     without: Sequence[Wanted]
 
     def put_in_place(self) -> Iterator[str]:
-        """Exchange them, each in one step, and let dvc.lock say so; yields lines for the user.
+        """Exchange them, each in one step, and let DVC's files say so; yields lines for the user.
+
+        Can be repeated: a command that was cut off has exchanged some, and told DVC nothing of them.
 
         Raises:
-            StorageError: The disk would not; dvc.lock has what was exchanged until then.
+            StorageError: The disk would not; DVC's files have what was exchanged until then.
             IntegrityError: An export is not what it says itself; likewise.
             SyncError: The bytes are in place, and DVC could not be told.
         """
-        exchanged: list[Path] = []
+        there = [wanted for wanted in self.unchanged if wanted.model.dvc_hash]
         try:
             for wanted, directory in self.exports:
                 _exchange(wanted, directory)
-                exchanged.append(wanted.target)
+                there.append(wanted)
                 yield f"{wanted.target}: as in {wanted.manifest.title}"
         except ModelpressError:
-            _commit(exchanged)
+            _record(there)
             raise
         yield from (f"{wanted.target}: is as in {wanted.manifest.title} already" for wanted in self.unchanged)
         yield from (
             f"{wanted.target}: left as it is; DVC had no version of it in {wanted.manifest.title}"
             for wanted in self.without
         )
+        _record(there)
         if self.exports:
-            _commit(exchanged)
             yield "exports are those of an earlier release; the next batch makes those again that are not up to date"
 
 
@@ -94,14 +103,12 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
     if not due:
         yield Staged([], unchanged, without)
         return
-    root = find_repository()
-    if root is None:
+    if find_repository() is None:
         raise ConfigError("not a DVC repository; the bytes of a release come from DVC's cache (or --registry-only)")
     exports = due[0].target.parent
     folder = exports.parent / f".{exports.name}.staged"
-    with lock_output(exports):
+    with lock_output(exports), open_repository() as repository:
         shutil.rmtree(folder, ignore_errors=True)
-        repository = open_repository(root)
         try:
             _require_kept(repository, [one.target for one in due])
             try:
@@ -110,7 +117,6 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
                 raise StorageError(f"{folder}: {error}; nothing was changed") from error
             yield staged
         finally:
-            repository.close()
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -124,10 +130,10 @@ def is_in_place(wanted: Wanted) -> bool:
     )
 
 
-def _require_kept(repository: Any, targets: Sequence[Path]) -> None:
+def _require_kept(repository: DvcRepository, targets: Sequence[Path]) -> None:
     """Complain where DVC could not bring back what is to be replaced: the batch found it locked, or was killed."""
-    known = {Path(out.fs_path): out.hash_info.value for out in repository.index.outs if out.hash_info}
-    lost = [target for target in targets if not _is_kept(repository, target, known.get(target.resolve(), ""))]
+    outputs = repository.find_outputs()
+    lost = [target for target in targets if not _is_kept(repository, target, outputs.get(target.resolve(), []))]
     if lost:
         names = " ".join(map(str, lost))
         raise SyncError(
@@ -137,25 +143,18 @@ def _require_kept(repository: Any, targets: Sequence[Path]) -> None:
         )
 
 
-def _is_kept(repository: Any, target: Path, value: str) -> bool:
-    """Whether DVC has an export as it is; result.json tells, which names the model's files by their sha256."""
-    result = ExportDirectory(target).result
-    if not result.is_file():
+def _is_kept(repository: DvcRepository, target: Path, outputs: Sequence[Any]) -> bool:
+    directory = ExportDirectory(target)
+    if not directory.result.is_file():
         return True
+    value = str(outputs[0].hash_info.value) if outputs and outputs[0].hash_info else ""
     if not value.endswith(".dir"):
         return False
-    try:
-        found = _fetch_objects(repository, value)
-        return (
-            all(place.is_file() for place in found.values())
-            and result.name in found
-            and found[result.name].read_bytes() == result.read_bytes()
-        )
-    except (OSError, ValueError) as error:
-        raise SyncError(f"{target}: DVC's cache: {error}") from error
+    objects = _fetch_objects(repository, target, value)
+    return all(place.is_file() for place in objects.values()) and has_result(repository, value, directory)
 
 
-def _fetch(repository: Any, wanted: Wanted, folder: Path) -> ExportDirectory:
+def _fetch(repository: DvcRepository, wanted: Wanted, folder: Path) -> ExportDirectory:
     """Copy an export out of DVC's cache, and hold it against the manifest."""
     model = wanted.model
     target = folder / model.id
@@ -177,13 +176,10 @@ def _fetch(repository: Any, wanted: Wanted, folder: Path) -> ExportDirectory:
     return ExportDirectory(target)
 
 
-def _find_objects(repository: Any, wanted: Wanted) -> dict[str, Path]:
+def _find_objects(repository: DvcRepository, wanted: Wanted) -> dict[str, Path]:
     """The cache's files of an export by their names in it; fetched from the remote where they are missing."""
     value = wanted.model.dvc_hash
-    try:
-        found = _fetch_objects(repository, value)
-    except (OSError, ValueError) as error:
-        raise SyncError(f"{wanted.target}: DVC's cache: {error}") from error
+    found = _fetch_objects(repository, wanted.target, value)
     if not found or not all(place.is_file() for place in found.values()):
         raise SyncError(
             f"{wanted.target}: neither DVC's cache nor its remote has {value}, which it was in "
@@ -192,21 +188,23 @@ def _find_objects(repository: Any, wanted: Wanted) -> dict[str, Path]:
     return found
 
 
-def _fetch_objects(repository: Any, value: str) -> dict[str, Path]:
+def _fetch_objects(repository: DvcRepository, target: Path, value: str) -> dict[str, Path]:
     """The cache's files of a folder, there or not, after those that were not have been asked of the remote.
 
     Raises:
-        OSError, ValueError: The cache's list of them is broken.
+        SyncError: The cache's list of them is broken, or the remote cannot be asked.
     """
-    cache = repository.cache.local
-    found = list_objects(cache, value)
-    if found is None:
-        _pull(repository, [value])
-        found = list_objects(cache, value) or {}
-    missing = [place for place in found.values() if not place.is_file()]
-    if missing:
-        # Two digits of an object's hash are its folder.
-        _pull(repository, [place.parent.name + place.name for place in missing])
+    try:
+        found = repository.list_folder(value)
+        if found is None:
+            repository.fetch_objects([value])
+            found = repository.list_folder(value) or {}
+        missing = [place for place in found.values() if not place.is_file()]
+        if missing:
+            # Two digits of an object's hash are its folder.
+            repository.fetch_objects([place.parent.name + place.name for place in missing])
+    except (OSError, DataError) as error:
+        raise SyncError(f"{target}: DVC's cache: {error}") from error
     return found
 
 
@@ -219,39 +217,36 @@ def _exchange(wanted: Wanted, directory: ExportDirectory) -> None:
         raise IntegrityError(f"{wanted.target}: {wanted.manifest.title}: {error}") from error
 
 
-def _pull(repository: Any, hashes: Sequence[str]) -> None:
-    """Fetch objects from the default remote, as far as it has them; of a folder, that is the list of its files."""
-    from dvc.config import NoRemoteError
-    from dvc_data.hashfile.hash_info import HashInfo
-
-    try:
-        repository.cloud.pull([HashInfo("md5", value) for value in hashes])
-    except NoRemoteError:
-        # Then the cache is all there is.
+def _record(there: Sequence[Wanted]) -> None:
+    """Let dvc.lock, .dvc files and metrics/ say what is in exports/ now."""
+    if not there or find_repository() is None:
         return
-    except Exception as error:
-        raise SyncError(f"DVC's remote: {error}") from error
-
-
-def _commit(targets: Sequence[Path]) -> None:
-    """Let dvc.lock, and the .dvc files of exports without a stage, say what is there now."""
-    if not targets:
-        return
-    root = find_repository()
-    assert root is not None
-    repository = open_repository(root)
+    metrics = there[0].manifest.metrics
+    for wanted in there:
+        try:
+            write_metrics(metrics, ExportDirectory(wanted.target).read_result())
+        except (OSError, DataError) as error:
+            raise StorageError(f"{metrics}/: {error}; the same command again goes on from there") from error
+    gather_metrics(metrics)
     try:
-        stages = {
-            out.stage.addressing
-            for out in repository.index.outs
-            if Path(out.fs_path) in {target.resolve() for target in targets}
-        }
-        for stage_name in sorted(stages):
-            repository.commit(stage_name, force=True, relink=False)
-    except Exception as error:
+        with open_repository() as repository, repository.hold():
+            _record_in_dvc(repository, there)
+    except SyncError as error:
         raise SyncError(
-            f"the bytes are in place; DVC could not be told: {error}\n"
-            f"  catch up with: {show_command('dvc')} commit -f {' '.join(map(str, targets))}"
+            f"the bytes are in place; DVC could not be told: {error}\n  the same command again does it"
         ) from error
-    finally:
-        repository.close()
+
+
+def _record_in_dvc(repository: DvcRepository, there: Sequence[Wanted]) -> None:
+    outputs = repository.find_outputs()
+    entries: list[tuple[Any, Mapping[str, Any]]] = []
+    commits = []
+    for wanted in there:
+        for output in outputs.get(wanted.target.resolve(), [])[:1]:
+            if wanted.model.dvc_lock and not output.stage.is_data_source:
+                entries.append((output.stage, wanted.model.dvc_lock))
+            else:
+                repository.commit(output.stage)
+                commits.append(output.stage)
+    repository.write_locks(commits)
+    repository.restore_locks(entries)

@@ -36,7 +36,8 @@ class Draft:
     Args:
         manifest: Without a version where nothing is new.
         earlier: Releases of that name, oldest first.
-        unchanged: The last release, if the draft says nothing that it does not.
+        unchanged: The last release, or that of the version which is asked for, if the draft says nothing that it does
+            not.
     """
 
     manifest: Manifest
@@ -98,13 +99,15 @@ def draft_release(
         git_commit=record.git_commit,
         command=record.command,
         exports=_find_exports(record),
+        metrics=record.metrics,
         removed=sorted(model.id for model in (last.models if last else []) if model.id not in names),
         models=models,
         versions=record.versions,
         tracking=record.tracking,
     )
-    if last is not None and _take_identity(last) == _take_identity(manifest):
-        return Draft(manifest, earlier, earlier[-1])
+    named = [one for one in earlier if options.version in (None, one[1].version)]
+    if named and _take_identity(named[-1][1]) == _take_identity(manifest):
+        return Draft(manifest, earlier, named[-1])
     version = _choose_version(options, root, today)
     return Draft(replace(manifest, version=version), earlier, None)
 

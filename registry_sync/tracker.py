@@ -63,7 +63,7 @@ class Tracker:
             from registry_sync.dvc_commit import suggest_git
 
             # Last, so that the release is in it.
-            line = suggest_git(record, RELEASES)
+            line = suggest_git(record)
             report.lines += [line] if line else []
         return report
 

@@ -76,6 +76,8 @@ def test_a_failure_fails_the_command_unless_it_is_declared_and_its_day_is_not_ov
 def test_unsound_options_stop_the_batch_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match=r"release\.version: 'a/b'"):
         run("a", version="a/b")
+    with pytest.raises(ConfigError, match=r"release\.accept: no export of this batch is called 'mlp_a'; did you mean"):
+        run("mlp-a", "mlp-b", accept=["mlp_a"])
     assert not Path("runs").exists()
 
 

@@ -63,7 +63,7 @@ def commit_exports(record: BatchRecord) -> Iterator[str]:
         yield from dvc_commit.commit_exports(record)
     except SyncError as error:
         problem = error
-    if line := dvc_commit.suggest_git(record, Path("releases")):
+    if line := dvc_commit.suggest_git(record):
         yield line
     if problem is not None:
         raise problem

@@ -73,6 +73,28 @@ def test_nothing_new_makes_no_release_and_says_so() -> None:
     assert list_releases() == before
 
 
+def test_a_version_that_is_asked_for_is_made_where_nothing_is_new_and_once() -> None:
+    publish("mlp")
+    release("mlp", options=make_options(version="nightly"))
+    for _ in range(2):
+        assert release(up_to_date=("mlp",), options=make_options(version="1.0")).code is ExitCode.OK
+    assert list_releases() == ["zoo-1.0", "zoo-nightly"]
+    assert read_last()[1].previous == "nightly"
+    report = release(up_to_date=("mlp",))
+    assert report.lines == ["release: nothing new since zoo-1.0"]
+
+
+def test_a_page_that_is_made_again_is_nothing_new_and_no_damage(capsys: pytest.CaptureFixture[str]) -> None:
+    directory = publish("mlp")
+    directory.graph.write_text("<p>graph</p>")
+    release("mlp", options=make_options(version="1"))
+    assert not {path.name for path in directory.pages} & {file.path for file in read_last()[1].models[0].files}
+    directory.page.write_text("<p>of a newer version</p>")
+    assert release(up_to_date=("mlp",)).lines == ["release: nothing new since zoo-1"]
+    assert main(["verify"]) == 0
+    assert "releases/zoo-1: ok, 1 in exports" in capsys.readouterr().out
+
+
 def test_a_release_that_was_not_written_is_made_up_for_when_all_is_up_to_date() -> None:
     publish("mlp")
     release(up_to_date=("mlp",))

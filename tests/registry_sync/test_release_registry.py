@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -26,6 +27,7 @@ from exporter.result import ExportResult
 from registry_sync import release_workspace
 from registry_sync.__main__ import main
 from registry_sync.bounded import Budget
+from registry_sync.metrics import write_metrics
 from registry_sync.options import TrackingOptions
 from registry_sync.release import make_release
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
@@ -37,7 +39,9 @@ STAGES = {
         "export": {
             "matrix": {"model": ["mlp", "bert"]},
             "cmd": "false",
+            "deps": ["made_from/${item.model}"],
             "outs": [{"exports/${item.model}": {"persist": True}}],
+            "metrics": [{"metrics/${item.model}.json": {"cache": False, "persist": True}}],
         }
     }
 }
@@ -77,14 +81,22 @@ def dvc(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=make_environment({})).stdout
 
 
+def git(*arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=make_environment({})).stdout
+
+
 def release(version: str, *new: str, uri: str | None = None, **options: object) -> SyncReport:
     """A batch in which these exports were due, out of mlp and bert; their bytes are as long for every version."""
+    Path("made_from").mkdir(exist_ok=True)
     for name in new:
-        publish(name, f"{name} {version}".ljust(100).encode())
+        Path("made_from", name).write_text(version)
+        directory = publish(name, f"{name} {version}".ljust(100).encode(), latency_s=0.01 + int(version) / 1e5)
+        write_metrics("metrics", directory.read_result())
     rest = tuple(name for name in ("mlp", "bert") if name not in new)
     tracking = TrackingOptions(uri=uri)
     run, record = finish_batch(*new, up_to_date=rest, tracking=tracking)
-    return Tracker(tracking, make_options(version=version, **options), RELEASES).finish(run, record)
+    return Tracker(tracking, make_options(version=version, **options)).finish(run, record)
 
 
 def aliases(store: MlflowClient, alias: str) -> dict[str, str | None]:
@@ -134,7 +146,7 @@ def test_a_model_over_budget_is_registered_and_no_candidate(store: MlflowClient)
     publish("bert", b"x" * 200)
     tracking = TrackingOptions()
     batch, record = finish_batch("bert", up_to_date=("mlp",), tracking=tracking)
-    report = Tracker(tracking, make_options(version="2"), RELEASES).finish(batch, record)
+    report = Tracker(tracking, make_options(version="2")).finish(batch, record)
     assert report.release_code is ExitCode.EXPORT_FAILED
     assert aliases(store, "candidate") == {"mlp": "1", "bert": "1"}
     assert store.get_model_version("bert", "2").tags["modelpress.verdict"] == "over budget"
@@ -195,9 +207,13 @@ def test_models_are_registered_in_a_database_of_any_name(template: Path, here: P
 def test_the_line_for_git_comes_last_and_has_the_release(repository: Path) -> None:
     for name in ("mlp", "bert"):
         publish(name)
+        Path("made_from").mkdir(exist_ok=True)
+        Path("made_from", name).touch()
+        Path("metrics").mkdir(exist_ok=True)
+        Path("metrics", f"{name}.json").write_text("{}")
     tracking = TrackingOptions(mlflow=False)
     batch, record = finish_batch("mlp", "bert", tracking=tracking)
-    report = Tracker(tracking, make_options(version="1"), RELEASES).finish(batch, record)
+    report = Tracker(tracking, make_options(version="1")).finish(batch, record)
     line = report.lines[-1]
     assert line.startswith("git:    git add dvc.lock ")
     assert [one for one in report.lines if one.startswith("git:")] == [line]
@@ -221,19 +237,28 @@ def test_promote_moves_all_and_rollback_brings_the_versions_and_the_bytes_back(
 ) -> None:
     release("1", "mlp", "bert")
     before = {path: hash_file(path) for path in Path("exports").rglob("*") if path.is_file()}
-    lock = Path("dvc.lock").read_text()
+    git("add", ".")
+    git("commit", "-qm", "Release 1")
     assert run("promote", "zoo") == 0
+    assert capsys.readouterr().out.endswith(
+        "git:    git add releases/zoo.promotions.json && git commit -m 'Promote zoo-1 to champion'\n"
+    )
     release("2", "mlp", "bert")
     assert run("promote", "zoo", "--to", "champion", "--release", "2") == 0
     assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
     assert "zoo-2 is champion: 2 models, 2 moved" in capsys.readouterr().out
     assert run("promote", "zoo") == 0
-    assert capsys.readouterr().out == "zoo-2 is champion already\n"
+    assert capsys.readouterr().out.startswith("zoo-2 is champion already\n")
     assert run("rollback", "zoo") == 0
-    assert "exports/mlp: as in zoo-1" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "exports/mlp: as in zoo-1" in told
+    assert "git commit -m 'Roll back champion of zoo'" in told
     assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
     assert {path: hash_file(path) for path in Path("exports").rglob("*") if path.is_file()} == before
-    assert Path("dvc.lock").read_text() == lock
+    # What the newer ones were made from is still there, and DVC says so, until git takes that back too.
+    assert git("status", "--porcelain", "--", "dvc.lock", "metrics", "metrics.json") == ""
+    assert re.findall(r"modified: +(\S+)", dvc("status")) == ["made_from/mlp", "made_from/bert"]
+    git("checkout", "made_from")
     assert "up to date" in dvc("status")
     assert run("verify") == 0
     assert "releases/zoo-2: ok, 2 in DVC's cache" in capsys.readouterr().out
@@ -329,6 +354,8 @@ def test_a_rollback_that_the_disk_refuses_goes_on_when_it_is_repeated(
     assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
     for name in ("mlp", "bert"):
         assert ExportDirectory(Path("exports", name)).model.read_bytes().startswith(f"{name} 2".encode())
+        # As they were when it was released.
+        Path("made_from", name).write_text("2")
     assert "up to date" in dvc("status")
 
 
@@ -437,7 +464,7 @@ def test_a_release_that_did_not_pass_is_promoted_only_in_part(
     publish("mlp")
     tracking = TrackingOptions()
     batch, record = finish_batch("mlp", failed=("bert",), tracking=tracking)
-    Tracker(tracking, make_options(version="1"), RELEASES).finish(batch, record)
+    Tracker(tracking, make_options(version="1")).finish(batch, record)
     assert run("promote", "zoo") == 1
     assert "zoo-1 did not pass (bert); see releases/zoo-1/changes.html" in capsys.readouterr().err
     assert aliases(store, "champion") == {"mlp": None}
