@@ -2,12 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from exporter.directory import ExportDirectory
+from exporter.directory import ExportDirectory, NewerSchemaError
 from exporter.errors import ConfigError, IntegrityError, SyncError
+from exporter.lock import lock_output
 from exporter.plain_data import DataError
 from registry_sync.cached_exports import CachedExport, Damage, find_cached_exports, is_record
 from registry_sync.commands import show_command
@@ -60,6 +62,7 @@ def pull(paths: Sequence[Path], remote: str | None = None, jobs: int | None = No
     Raises:
         IntegrityError: Some are not as recorded; these were not checked out, the others were.
         SyncError: Some could not be fetched, or would overwrite what DVC does not have; the others are there.
+        LockedError: A batch is at work; what was fetched is in the cache.
     """
     with open_repository() as repository, repository.hold():
         repository.require_remote(remote)
@@ -98,6 +101,13 @@ class _Arrival:
         exports: dict[Path, list[CachedExport]] = {path: [] for path in self._outputs}
         for export in find_cached_exports(self._repository, self._outputs):
             exports[Path(export.output.fs_path)].append(export)
+        with ExitStack() as stack:
+            # No batch publishes meanwhile.
+            for folder in sorted({export.path.parent for found in exports.values() for export in found}):
+                stack.enter_context(lock_output(folder))
+            self._check_out(exports)
+
+    def _check_out(self, exports: Mapping[Path, Sequence[CachedExport]]) -> None:
         for path, (output, *_) in self._outputs.items():
             if not self._repository.is_cached(output):
                 self.problems.append(f"{_show(path)}: not on the remote; push it from where it was exported")
@@ -127,6 +137,9 @@ class _Arrival:
         directory = ExportDirectory(export.path)
         try:
             damaged = directory.damaged_files(directory.read_result())
+        except NewerSchemaError:
+            # What DVC has of it is whole; more is not ours to judge.
+            damaged = []
         except (OSError, DataError) as error:
             damaged = [str(error)]
         if damaged:
@@ -156,16 +169,19 @@ def _choose(repository: DvcRepository, paths: Sequence[Path]) -> dict[Path, list
 def _mend_cache(export: CachedExport, found: Sequence[Damage]) -> str:
     """The command that puts whole bytes into the cache."""
     directory = ExportDirectory(export.path)
+    is_ours = is_record(directory.result)
     try:
         is_whole_outside = not directory.damaged_files(directory.read_result())
+    except NewerSchemaError:
+        is_whole_outside, is_ours = False, False
     except (OSError, DataError):
         is_whole_outside = False
     place = shlex.quote(_show(export.path))
     commit = f"{_remove(found)} && {show_command('dvc')} commit -f {shlex.quote(export.output.stage.addressing)}"
     if is_whole_outside:
         return commit
-    if directory.path.exists() and not is_record(directory.result):
-        # Perhaps somebody's own work, which can be had nowhere else.
+    if directory.path.exists() and not is_ours:
+        # Perhaps somebody's own work, or a newer modelpress's, which can be had nowhere else.
         return f"{commit}   (if {place} is as it should be)"
     return f"{_remove(found)} && rm -rf {place} && python -m registry_sync pull {place}   (or export it again)"
 

@@ -106,11 +106,11 @@ def _find_logged(store: Store, manifest: Manifest, model: ReleasedModel) -> Logg
     try:
         result = export.read_result()
     except (OSError, DataError) as error:
-        raise SyncError(f"{manifest.title}: neither MLflow nor {export.path}/ has its bytes: {error}") from error
+        raise SyncError(f"neither MLflow nor {export.path}/ has the bytes of {model.id}: {error}") from error
     released = {file.path: file.sha256 for file in model.files}
     if any(released.get(file.path) != file.sha256 for file in result.files):
         raise SyncError(
-            f"{manifest.title}: MLflow does not have the bytes of {model.id}, and {export.path}/ has others by now; "
+            f"MLflow does not have the bytes of {model.id}, and {export.path}/ has others by now; "
             f"python -m registry_sync checkout {manifest.name} --release {manifest.version}"
         )
     return require_model(store, export, manifest.name)

@@ -12,6 +12,7 @@ import yaml
 from batch_data import make_run
 from dvc_folder import dvc, git, make_repository
 
+from exporter.lock import lock_output
 from registry_sync.__main__ import main
 from registry_sync.dvc_commit import commit_exports
 
@@ -211,6 +212,32 @@ def test_an_export_that_dvc_has_an_older_version_of_is_told(origin: Path, capsys
     told = capsys.readouterr().err
     assert "exports/good\n" in told
     assert "python -m registry_sync sync, then push again" in told
+
+
+def test_what_a_batch_is_at_work_on_is_not_checked_out(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with lock_output(clone / "exports"):
+        assert main(["pull"]) == 4
+    assert "in use by another run (process" in capsys.readouterr().err
+    assert not MODEL.exists()
+    assert main(["pull"]) == 0
+
+
+def test_what_a_newer_version_has_written_is_pulled_and_nobody_is_told_to_remove_it(
+    origin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = MODEL.with_name("result.json")
+    path.write_text(path.read_text().replace('"schema_version": ', '"schema_version": 9'))
+    dvc("commit", "-q", "-f")
+    assert main(["push"]) == 0
+    shutil.rmtree("exports/good")
+    shutil.rmtree(".dvc/cache")
+    assert main(["pull"]) == 0
+    assert "1 export as recorded" in capsys.readouterr().out
+    damage(find_object(Path(".dvc/cache"), "fingerprint.json"))
+    assert main(["push"]) == 7
+    told = capsys.readouterr().err
+    assert "rm -r" not in told
+    assert "(if exports/good is as it should be)" in told
 
 
 @pytest.mark.parametrize("command", ["push", "pull"])
