@@ -42,6 +42,22 @@ def test_list_has_a_row_for_each_release(capsys: pytest.CaptureFixture[str]) -> 
     assert "zoo" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_names_and_numbers_stay_in_one_piece_however_narrow_the_terminal(
+    is_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    publish("mlp")
+    release("2026.11.24.2", "mlp")
+    for command in ("list", "show"):
+        assert main([command, "zoo"]) == 0
+    out = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "zoo-2026.11.24.2  passed " in out
+    assert re.search(r"^mlp +accepted +20 +fp32 ", out, re.MULTILINE)
+
+
 def test_list_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "no releases\n"
