@@ -49,6 +49,7 @@ def make_manifest(name: str = "zoo", version: str = "1", **changes: object) -> M
         git_commit="0" * 40,
         command=["+release=zoo"],
         exports=str(Path("exports")),
+        metrics="metrics",
         removed=[],
         models=[make_model()],
         versions={"modelpress": "0.1.0", "torch": "2.13.0"},
