@@ -53,7 +53,7 @@ def test_a_release_knows_every_file_and_what_the_export_is(here: Path) -> None:
     (GOOD.path / ".hidden").write_text("")
     good, bad = describe_exports(run, run.read_summary())
     assert {file.path for file in good.files} == {
-        *("model.onnx", "model.onnx.data", "fingerprint.json", "report.html", "report.md", "result.json"),
+        *("model.onnx", "model.onnx.data", "fingerprint.json", "report.md", "result.json"),
         "repro/repro.py",
     }
     for file in good.files:
