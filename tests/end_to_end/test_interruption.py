@@ -15,33 +15,12 @@ import pytest
 from mlflow import MlflowClient
 from project import Project, make_environment, stop
 
-SLOW_MODEL = """
-import time
-import torch
-from torch import nn
-
-class Slow(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        time.sleep(60)
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return features
-"""
-CONFIG = """
-name: slow
-source: {_target_: slow_models.Slow}
-inputs:
-  features: {shape: [2, 4]}
-"""
-
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_batch_keeps_what_is_finished_and_cancels_the_rest(
     folder: Project, number: signal.Signals, code: int
 ) -> None:
-    (folder.path / "slow_models.py").write_text(SLOW_MODEL)
-    (folder.path / "conf/model").mkdir(parents=True)
-    (folder.path / "conf/model/slow.yaml").write_text(CONFIG)
+    folder.add_slow_model()
     process = folder.start("--config-dir", "conf", "-m", "+model=mlp,slow", "tracking=off", "executor.workers=1")
     _wait_until(lambda: "slow" in _workers(folder) and "mlp" in folder.published(), process)
     begin = time.monotonic()
@@ -56,9 +35,7 @@ def test_a_stopped_batch_keeps_what_is_finished_and_cancels_the_rest(
 
 
 def test_a_second_run_on_the_same_output_is_refused_by_name(folder: Project) -> None:
-    (folder.path / "slow_models.py").write_text(SLOW_MODEL)
-    (folder.path / "conf/model").mkdir(parents=True)
-    (folder.path / "conf/model/slow.yaml").write_text(CONFIG)
+    folder.add_slow_model()
     process = folder.start("--config-dir", "conf", "+model=slow", "tracking=off")
     _wait_until((folder.path / ".exports.lock.json").exists, process)
     done = folder.run("+model=mlp", "tracking=off")

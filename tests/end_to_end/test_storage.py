@@ -16,29 +16,6 @@ from tiny_disk import TinyDisk, tiny_disk
 
 from exporter.directory import ExportDirectory
 
-SLOW_MODEL = """
-import subprocess
-import time
-import torch
-from torch import nn
-
-class Slow(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        # In a session of its own: nobody but who looks for it finds it.
-        subprocess.Popen(["sleep", "{seconds}"], start_new_session=True)
-        time.sleep(60)
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return features
-"""
-CONFIG = """
-name: slow
-source: {_target_: slow_models.Slow}
-inputs:
-  features: {shape: [2, 4]}
-"""
-
-
 PLANTED_BUG = """
 import sys
 from pipeline import cli
@@ -116,9 +93,7 @@ def test_a_disk_that_is_too_small_is_told_and_with_room_the_same_command_ends_we
 @pytest.mark.slow
 def test_a_killed_batch_is_put_in_order_by_the_next_one_and_can_be_logged(folder: Project) -> None:
     seconds = f"9{os.getpid()}"
-    (folder.path / "slow_models.py").write_text(SLOW_MODEL.format(seconds=seconds))
-    (folder.path / "conf/model").mkdir(parents=True)
-    (folder.path / "conf/model/slow.yaml").write_text(CONFIG)
+    folder.add_slow_model(sleeper=seconds)
     process = folder.start("--config-dir", "conf", "-m", "+model=mlp,slow", "executor.workers=1", "tracking.dvc=false")
     try:
         wait_until(lambda: find_sleepers(seconds) and "mlp" in folder.published(), process)

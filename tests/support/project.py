@@ -23,6 +23,28 @@ _COPIED = (
 _COPIED_FILES = ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml")
 
 
+_SLOW_MODEL = """
+import subprocess
+import time
+import torch
+from torch import nn
+
+class Slow(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        subprocess.Popen(["sleep", "{seconds}"], start_new_session=True)
+        time.sleep(60)
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+"""
+_SLOW_CONFIG = """
+name: slow
+source: {_target_: slow_models.Slow}
+inputs:
+  features: {shape: [2, 4]}
+"""
+
+
 @dataclass
 class Project:
     """A working directory and the commands in it."""
@@ -60,6 +82,17 @@ class Project:
             text=True,
             start_new_session=True,
         )
+
+    def add_slow_model(self, sleeper: str = "0") -> None:
+        """`--config-dir conf +model=slow`, which takes a minute to build.
+
+        Args:
+            sleeper: Seconds for which a child of the worker's sleeps on, in a session of its own: nobody but who looks
+                for it finds it.
+        """
+        (self.path / "slow_models.py").write_text(_SLOW_MODEL.format(seconds=sleeper))
+        (self.path / "conf/model").mkdir(parents=True)
+        (self.path / "conf/model/slow.yaml").write_text(_SLOW_CONFIG)
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.python("-m", "dvc", *arguments)
