@@ -14,16 +14,6 @@ BERT = "transformers.models.bert.modeling_bert.BertModel"
 CONFIG = "transformers.models.bert.configuration_bert.BertConfig"
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project folder that modules are found in."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    forget_sources()
-    yield tmp_path
-    forget_sources()
-
-
 def make_spec(source, **model):
     options = ExportOptions()
     return ExportSpec(

@@ -1,28 +1,11 @@
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from source_files import write_source
 
 from pipeline.signature import Forward, find_forward
-from pipeline.source_code import forget_sources
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project folder that modules are found in; what was looked up before is forgotten."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    forget_sources()
-    yield tmp_path
-    forget_sources()
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(textwrap.dedent(text))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -38,12 +21,12 @@ def write(path: Path, text: str) -> Path:
     ],
 )
 def test_forward_is_read_from_the_class_itself(project, body, expected):
-    write(project / "sp_own.py", f"from torch import nn\nclass Net(nn.Module):\n    {body}\n")
+    write_source(project / "sp_own.py", f"from torch import nn\nclass Net(nn.Module):\n    {body}\n")
     assert find_forward("sp_own.Net") == expected
 
 
 def test_forward_is_read_from_a_base_class_in_the_same_file(project):
-    write(
+    write_source(
         project / "sp_base.py",
         """
         from torch import nn
@@ -70,18 +53,18 @@ def test_forward_is_read_from_a_base_class_in_the_same_file(project):
 def test_forward_is_read_from_a_base_class_in_another_module(project, import_line):
     if ".." in import_line:
         import_line = import_line.replace("from ..sp_split", "from ..models")
-    write(project / "sp_split/__init__.py", "from .base import Base")
+    write_source(project / "sp_split/__init__.py", "from .base import Base")
     base = "class Base:\n    def forward(self, x): ...\nclass Other:\n    def forward(self, x): ...\n"
-    write(project / "sp_split/base.py", base)
-    write(project / "sp_split/models/__init__.py", "from .base import Base")
-    write(project / "sp_split/models/base.py", base)
-    write(project / "sp_split/models/net.py", f"{import_line}\nclass Net(Base): ...\n")
+    write_source(project / "sp_split/base.py", base)
+    write_source(project / "sp_split/models/__init__.py", "from .base import Base")
+    write_source(project / "sp_split/models/base.py", base)
+    write_source(project / "sp_split/models/net.py", f"{import_line}\nclass Net(Base): ...\n")
     assert find_forward("sp_split.models.net.Net") == Forward(("x",), (), False)
 
 
 def test_forward_is_followed_through_a_package_that_passes_the_class_on(project):
-    write(project / "sp_api/__init__.py", "from ._impl import Net")
-    write(project / "sp_api/_impl.py", "class Net:\n    def forward(self, tokens): ...\n")
+    write_source(project / "sp_api/__init__.py", "from ._impl import Net")
+    write_source(project / "sp_api/_impl.py", "class Net:\n    def forward(self, tokens): ...\n")
     assert find_forward("sp_api.Net") == Forward(("tokens",), (), False)
 
 
@@ -100,13 +83,13 @@ def test_forward_is_followed_through_a_package_that_passes_the_class_on(project)
     ],
 )
 def test_a_forward_that_the_source_does_not_show_is_none(project, text):
-    write(project / "sp_dynamic.py", text)
+    write_source(project / "sp_dynamic.py", text)
     assert find_forward("sp_dynamic.Net") is None
 
 
 def test_classes_that_are_each_other_s_base_end_the_search(project):
-    write(project / "sp_one.py", "from sp_two import Net as Base\nclass Net(Base): ...")
-    write(project / "sp_two.py", "from sp_one import Net as Base\nclass Net(Base): ...")
+    write_source(project / "sp_one.py", "from sp_two import Net as Base\nclass Net(Base): ...")
+    write_source(project / "sp_two.py", "from sp_one import Net as Base\nclass Net(Base): ...")
     assert find_forward("sp_one.Net") is None
 
 
@@ -126,8 +109,8 @@ def test_classes_that_are_each_other_s_base_end_the_search(project):
     ids=["assigned", "conditional", "unread base first", "overload", "defined twice"],
 )
 def test_the_forward_of_a_base_class_is_not_taken_for_one_that_hides_it(project, text):
-    write(project / "sp_mixins.py", "class Forwards:\n    def forward(self, a, b): ...\n")
-    write(
+    write_source(project / "sp_mixins.py", "class Forwards:\n    def forward(self, a, b): ...\n")
+    write_source(
         project / "sp_hides.py",
         f"import sp_mixins\nclass Base:\n    def forward(self, x): ...\n{textwrap.dedent(text)}",
     )
@@ -135,7 +118,7 @@ def test_the_forward_of_a_base_class_is_not_taken_for_one_that_hides_it(project,
 
 
 def test_a_nested_class_has_no_forward_that_could_be_told(project):
-    write(project / "sp_nested.py", "class Outer:\n    class Net:\n        def forward(self, x): ...\n")
+    write_source(project / "sp_nested.py", "class Outer:\n    class Net:\n        def forward(self, x): ...\n")
     assert find_forward("sp_nested.Outer.Net") is None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plain_models import BranchesOnValue, DrawsNoise, TakesSingularValues  # noqa: F401  (faults as well)
 from torch import nn
 
 from exporter import Dim, ExportSpec, Input, ModelSpec, Output, Precision, PrecisionName
@@ -206,27 +207,6 @@ class Adds(nn.Module):
 
     def forward(self, a, b):
         return a + b
-
-
-class BranchesOnValue(nn.Module):
-    """Which branch is taken only the data says."""
-
-    def forward(self, x):
-        return x * 2 if x.sum() > 0 else x
-
-
-class TakesSingularValues(nn.Module):
-    """aten._linalg_svd, for which torch has no ONNX function."""
-
-    def forward(self, x):
-        return torch.linalg.svdvals(x)
-
-
-class DrawsNoise(nn.Module):
-    """Gives another result at each call."""
-
-    def forward(self, x):
-        return x + torch.rand_like(x)
 
 
 class Counts(nn.Module):
