@@ -48,6 +48,8 @@ class DvcRepository:
         self._repo = repo
         self.root = Path(repo.root_dir)
         self.links = links
+        # What dvc.lock says of all stages, by the dvc.yaml beside it.
+        self._locks: dict[str, dict[str, Any]] = {}
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -77,9 +79,14 @@ class DvcRepository:
 
     def read_lock(self, stage: Any) -> dict[str, Any]:
         """What dvc.lock says of a stage of dvc.yaml: of what it was made, and what it is; empty for nothing."""
-        with told():
-            known = {} if stage.is_data_source else stage.dvcfile.lockfile_contents.get("stages", {})
-            return dict(known.get(stage.name, {}))
+        if stage.is_data_source:
+            return {}
+        path = str(stage.dvcfile.path)
+        if path not in self._locks:
+            # Once for all stages: DVC's reader takes seconds for a few hundred.
+            with told():
+                self._locks[path] = stage.dvcfile.lockfile_contents.get("stages", {})
+        return dict(self._locks[path].get(stage.name, {}))
 
     def restore_locks(self, entries: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
         """Let dvc.lock say of stages what it said of them when `read_lock` was asked."""
