@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from exporter.errors import SyncError
@@ -10,6 +11,8 @@ from exporter.errors import SyncError
 __all__ = ["Budget", "call_bounded"]
 
 T = TypeVar("T")
+
+_LATE = "MLflow did not answer in time (tracking.budget_s)"
 
 
 class Budget:
@@ -21,21 +24,50 @@ class Budget:
 
     def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
+        self._is_given_up = False
+        self._lock = threading.Lock()
 
     @property
     def left_s(self) -> float:
-        return self._deadline - time.monotonic()
+        return 0.0 if self._is_given_up else self._deadline - time.monotonic()
 
     def extend(self, seconds: float) -> None:
         """Allow for work that takes its time however quick the service is."""
         self._deadline += seconds
 
+    def give_up(self) -> None:
+        """Wait no more, for good; returns when nothing is written in `waited_for` any more."""
+        with self._lock:
+            self._is_given_up = True
+
+    def require_left(self) -> None:
+        """Ask before each request that changes something.
+
+        Raises:
+            SyncError: The time is up.
+        """
+        if self.left_s <= 0:
+            raise SyncError(_LATE)
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Write a file inside of it: whoever waits still holds the locks, and goes on waiting until it is written.
+
+        Raises:
+            SyncError: Nobody waits any more, so that others may be writing there by now.
+        """
+        with self._lock:
+            if self._is_given_up:
+                raise SyncError(_LATE)
+            yield
+
 
 def call_bounded(function: Callable[[], T], budget: Budget, name: str) -> T:
     """Call a function in a thread of its own and wait for it, as long as the budget says, which may grow meanwhile.
 
-    A thread cannot be ended: one that is late goes on until the process ends, or until it asks the budget itself.
-    So the function has to be one that can be repeated.
+    A thread cannot be ended: one that is late goes on until it asks the budget (`require_left`, `waited_for`), which it
+    has to do before each thing that it changes, because the caller lets go of its locks. What it has asked a service
+    for by then may still be done, so the function has to be one that can be repeated.
 
     Args:
         function: What to call.
@@ -58,6 +90,8 @@ def call_bounded(function: Callable[[], T], budget: Budget, name: str) -> T:
     thread.start()
     while thread.is_alive() and (left := budget.left_s) > 0:
         thread.join(min(left, threading.TIMEOUT_MAX))
+    if thread.is_alive():
+        budget.give_up()
     if returned:
         return returned[0]
     if raised:

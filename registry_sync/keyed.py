@@ -53,6 +53,7 @@ class Keyed(Generic[T]):
             is_known = False
             found = self.find(key)
             if found is None:
+                self._store.budget.require_left()
                 found = create()
                 self._found[key] = [found]
             return found

@@ -110,7 +110,9 @@ class _BatchLog:
             self._log_summary(parent.info.run_id, results | self._read_up_to_date(), links)
         self._runs.remove_doubles()
         self._models.remove_doubles()
-        write_json(self._run.mlflow_marker, {"run_id": parent.info.run_id, "experiment_id": self._store.experiment_id})
+        ids = {"run_id": parent.info.run_id, "experiment_id": self._store.experiment_id}
+        with self._store.budget.waited_for():
+            write_json(self._run.mlflow_marker, ids)
         return self._problems
 
     def _read_up_to_date(self) -> dict[str, ExportResult]:
@@ -129,7 +131,8 @@ class _BatchLog:
         tags = {"mlflow.note.content": cut_text(note)}
         self._log_values(run_id, metrics=_make_metrics(metrics, record.ended_at), tags=tags)
         # Again: MLflow may know an earlier batch that the disk does not, and a killed run has no page.
-        write_batch_page(self._run, record, earlier)
+        with self._store.budget.waited_for():
+            write_batch_page(self._run, record, earlier)
         self._upload(run_id, {path.name: path for path in (self._run.page, self._run.summary, self._run.events)})
         self._store.call(self._client.log_text, run_id, note, "summary.md")
         failed = record.count(Outcome.failed) + record.count(Outcome.unproven)

@@ -48,11 +48,13 @@ def register_version(store: Store, name: str, model: LoggedModel, tags: dict[str
 
 
 def _create(store: Store, name: str, model: LoggedModel, tags: dict[str, str]) -> ModelVersion:
+    store.budget.require_left()
     try:
         store.client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    store.budget.require_left()
     return store.client.create_model_version(
         name,
         source=model.model_uri,

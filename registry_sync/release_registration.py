@@ -79,7 +79,8 @@ def register_release(store: Store, directory: ReleaseDirectory, manifest: Manife
     done = Registration(
         registered_at=datetime.now(UTC).isoformat(timespec="milliseconds"), names=names, versions=versions
     )
-    directory.write_registration(done)
+    with store.budget.waited_for():
+        directory.write_registration(done)
     return done
 
 

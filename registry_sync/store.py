@@ -51,6 +51,9 @@ class Store:
     def call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Call a method of the client that can be repeated, more than once if need be.
 
+        A function that makes several requests asks the budget before those that change something: the first may take
+        longer than anybody waits.
+
         Raises:
             SyncError: It failed for good, or too often, or the budget is spent. Without credentials, which also is
                 why it is not raised from the error behind it.
@@ -155,8 +158,7 @@ def _find_file(uri: str) -> Path:
 
 def _call(function: Callable[[], T], budget: Budget, *, remote: bool) -> T:
     for attempt in range(_MAX_TRIES):
-        if budget.left_s <= 0:
-            break
+        budget.require_left()
         try:
             return function()
         except SyncError:
@@ -166,7 +168,7 @@ def _call(function: Callable[[], T], budget: Budget, *, remote: bool) -> T:
                 raise SyncError(describe_error(error)) from None
         # Many a client was turned away at the same moment.
         time.sleep(_PAUSE_S * 2**attempt * random.uniform(0.8, 1.2))  # noqa: S311
-    raise SyncError("MLflow did not answer in time (tracking.budget_s)")
+    raise AssertionError("the last try has returned or raised")
 
 
 def _is_remote(uri: str) -> bool:

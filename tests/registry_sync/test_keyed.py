@@ -70,3 +70,26 @@ def test_of_two_with_one_key_the_finished_one_stays(store: Store) -> None:
     assert keyed.find("a") == "a:2"
     keyed.remove_doubles()
     assert there == ["b:1", "a:2"]
+
+
+def test_nothing_is_made_where_the_search_before_it_took_all_the_time(store: Store) -> None:
+    made: list[str] = []
+    searches: list[int] = []
+
+    def search() -> list[tuple[str, str]]:
+        searches.append(1)
+        if len(searches) > 1:
+            store.budget.give_up()
+        return []
+
+    def create() -> str:
+        if len(searches) == 1:
+            # Whether it was stored the second try has to find out.
+            raise ConnectionResetError
+        made.append("a")
+        return "a"
+
+    keyed = Keyed(store, search, lambda thing: (False, thing), made.remove)
+    with pytest.raises(SyncError, match="did not answer in time"):
+        keyed.find_or_create("a", create)
+    assert (len(searches), made) == (2, [])

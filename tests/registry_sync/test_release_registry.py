@@ -10,10 +10,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
+from fault_proxy import Fault, Request, run_proxy
 from mlflow import MlflowClient
 from mlflow_server import Server
 from project import make_environment
@@ -21,7 +23,7 @@ from release_batch import finish_batch, make_options, publish
 
 from exporter import publication
 from exporter.directory import ExportDirectory
-from exporter.errors import ExitCode
+from exporter.errors import ExitCode, SyncError
 from exporter.files import hash_file
 from exporter.result import ExportResult
 from registry_sync import release_workspace
@@ -29,7 +31,7 @@ from registry_sync.__main__ import main
 from registry_sync.bounded import Budget
 from registry_sync.metrics import write_metrics
 from registry_sync.options import TrackingOptions
-from registry_sync.release import make_release
+from registry_sync.release import make_release, register_pending
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, find_releases
 from registry_sync.tracker import SyncReport, Tracker
 
@@ -490,6 +492,34 @@ def test_an_export_that_dvc_does_not_have_as_it_is_has_no_hash(store: MlflowClie
     _, manifest = read("2")
     assert manifest.find("mlp").dvc_hash == ""
     assert manifest.find("bert").dvc_hash == read("1")[1].find("bert").dvc_hash
+
+
+def test_a_registration_that_was_given_up_writes_nothing_later(server: Server, here: Path) -> None:
+    """The server takes longer over the last request than the batch waits; by then another command may have the lock."""
+    publish("late")
+    given_up = threading.Event()
+
+    def hold(request: Request) -> Fault:
+        if request.path.endswith("registered-models/alias"):
+            given_up.wait(60)
+        return Fault.none
+
+    with run_proxy(server.port) as proxy:
+        tracking = TrackingOptions(uri=proxy.uri)
+        batch, record = finish_batch("late", tracking=tracking)
+        Tracker(tracking, make_options(version="1")).finish(batch, record)
+        read("1")[0].registration.unlink()
+        proxy.rule = hold
+        with pytest.raises(SyncError, match="zoo-1: MLflow did not answer in time"):
+            list(register_pending(RELEASES, budget_s=5.0))
+        given_up.set()
+        for thread in threading.enumerate():
+            if thread.name == "MLflow":
+                thread.join(60)
+        assert proxy.requests[-1].path.endswith("registered-models/alias")
+    assert read("1")[0].read_registration() is None
+    assert run("sync", "--tracking-uri", server.uri) == 0
+    assert read("1")[0].read_registration().versions == {"late": "1"}
 
 
 def test_a_server_does_the_same_as_a_file(server: Server, here: Path) -> None:
