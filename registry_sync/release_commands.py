@@ -206,8 +206,14 @@ def _find(title: str) -> tuple[ReleaseDirectory, Manifest]:
 
 
 def _open_store(manifest: Manifest, uri: str | None) -> "Store":
+    """The store that a release is registered in, which is never made here: a new one has no versions to point to."""
+    if uri is None and not manifest.tracking.mlflow:
+        raise ConfigError(
+            f"{manifest.title} was made without MLflow (tracking.mlflow=false): register it in a store with "
+            "python -m registry_sync sync --tracking-uri URI, and name that store here with --tracking-uri too"
+        )
     # Takes a second to import.
     from registry_sync.store import open_store
 
     options = replace(manifest.tracking, uri=uri or manifest.tracking.uri)
-    return open_store(options, Budget(options.budget_s))
+    return open_store(options, Budget(options.budget_s), may_create=False)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from mlflow import MlflowClient, set_tracking_uri
 from mlflow.exceptions import MlflowException
 
-from exporter.errors import SyncError
+from exporter.errors import ConfigError, SyncError
 from registry_sync.bounded import Budget
 from registry_sync.commands import show_command
 from registry_sync.options import TrackingOptions
@@ -82,13 +82,24 @@ def default_uri() -> str:
     return f"{_SQLITE}{Path('mlflow.db').resolve()}"
 
 
-def open_store(options: TrackingOptions, budget: Budget | None = None) -> Store:
+def open_store(options: TrackingOptions, budget: Budget | None = None, *, may_create: bool = True) -> Store:
     """Open the experiment, which is created if missing.
 
+    Args:
+        options: Where the store is.
+        budget: Of all calls; None: what the options say.
+        may_create: Make a database file that is not there.
+
     Raises:
+        ConfigError: It is not there and may not be made.
         SyncError: The store cannot be reached or opened.
     """
     uri = options.uri or default_uri()
+    if not may_create and uri.startswith(_SQLITE) and not _find_file(uri).exists():
+        raise ConfigError(
+            f"{redact(uri)}: there is no such file; name the store that the release is registered in (--tracking-uri), "
+            "or register it first: python -m registry_sync sync"
+        )
     budget = budget or Budget(options.budget_s)
     try:
         client, experiment_id = _call(lambda: _connect(uri, options.experiment), budget, remote=_is_remote(uri))
@@ -153,7 +164,7 @@ def _lock_database(uri: str) -> AbstractContextManager[object]:
 
 
 def _find_file(uri: str) -> Path:
-    return Path(uri.removeprefix(_SQLITE))
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0])
 
 
 def _call(function: Callable[[], T], budget: Budget, *, remote: bool) -> T:

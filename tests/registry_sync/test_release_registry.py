@@ -447,6 +447,41 @@ def test_a_command_that_is_killed_between_two_aliases_is_undone_by_the_next(
     assert aliases(store, "champion") == {"mlp": number, "bert": number}
 
 
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_a_release_that_mlflow_never_heard_of_makes_no_store(
+    template: Path, here: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for name in ("mlp", "bert"):
+        publish(name)
+    tracking = TrackingOptions(mlflow=False, dvc=False)
+    batch, record = finish_batch("mlp", "bert", tracking=tracking)
+    Tracker(tracking, make_options(version="1")).finish(batch, record)
+    assert run(command, "zoo") == 2
+    assert capsys.readouterr().err == (
+        "zoo-1 was made without MLflow (tracking.mlflow=false): register it in a store with "
+        "python -m registry_sync sync --tracking-uri URI, and name that store here with --tracking-uri too\n"
+    )
+    elsewhere = f"sqlite:///{here}/elsewhere.db"
+    assert run(command, "zoo", "--tracking-uri", elsewhere) == 2
+    assert f"{elsewhere}: there is no such file" in capsys.readouterr().err
+    assert not list(here.glob("*.db"))
+    shutil.copy(template, "elsewhere.db")
+    assert run("sync", "--tracking-uri", elsewhere) == 0
+    assert run("promote", "zoo", "--tracking-uri", elsewhere) == 0
+    assert run("rollback", "zoo", "--tracking-uri", elsewhere) == 0
+    assert aliases(MlflowClient(tracking_uri=elsewhere), "champion") == {"mlp": None, "bert": None}
+    assert [path.name for path in here.glob("*.db")] == ["elsewhere.db"]
+
+
+def test_a_store_that_is_gone_is_not_made_anew(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a fresh clone, which has releases/ and no mlflow.db."""
+    release("1", "mlp", "bert")
+    Path("mlflow.db").unlink()
+    assert run("promote", "zoo") == 2
+    assert "mlflow.db: there is no such file; name the store" in capsys.readouterr().err
+    assert not Path("mlflow.db").exists()
+
+
 def test_an_alias_that_somebody_else_has_moved_is_not_rolled_back(
     store: MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
