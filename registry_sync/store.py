@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient, set_tracking_uri
 from mlflow.exceptions import MlflowException
@@ -30,6 +32,8 @@ T = TypeVar("T")
 _MAX_TRIES = 5
 _PAUSE_S = 0.5
 _SQLITE = "sqlite:///"
+# A driver may be named: postgresql+psycopg2.
+_DATABASE_SERVER = re.compile(r"(postgresql|mysql|mssql)(\+\w+)?:")
 
 
 class Store:
@@ -136,6 +140,8 @@ def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     with _lock_database(uri):
         if uri.startswith(_SQLITE) and "?" not in uri:
             make_store(_find_file(uri), lambda new: MlflowClient(tracking_uri=new).get_experiment_by_name(experiment))
+        elif _DATABASE_SERVER.match(uri):
+            _require_answer(uri)
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
         if found is not None:
@@ -150,6 +156,13 @@ def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
             if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             return client, str(found.experiment_id)
+
+
+def _require_answer(uri: str) -> None:
+    """Find a database that lets nobody in at once: MLflow tries for 100 seconds, ten times, whatever the reason."""
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    with engine.connect():
+        pass
 
 
 def _lock_database(uri: str) -> AbstractContextManager[object]:

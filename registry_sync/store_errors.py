@@ -1,8 +1,10 @@
 """What went wrong with MLflow, in one line that a user can act on, and whether it may pass by itself."""
 
 import re
+import sqlite3
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import DBAPIError
 
 from registry_sync.redaction import redact
 
@@ -30,6 +32,10 @@ def is_transient(error: Exception, *, remote: bool) -> bool:
             process writes to it.
     """
     status = _read_status(error)
+    if isinstance(error, DBAPIError):
+        # From a database's server: it is away, or another process is making the tables too, which it does not finish
+        # if it comes second. SQLite's errors are about the file.
+        return not isinstance(error.orig, sqlite3.Error)
     if status is None:
         return isinstance(error, ConnectionError | TimeoutError)
     if _NOT_MLFLOW in str(error):
@@ -48,6 +54,9 @@ def describe_error(error: Exception) -> str:
     line = redact(" ".join(text.split()))
     if not isinstance(error, MlflowException):
         line = f"{type(error).__name__}: {line}"
+    if isinstance(error, ModuleNotFoundError):
+        # As the package of the commonest is called; others have other names.
+        return f"{line}; install what this database needs, for Postgres: pip install 'psycopg[binary]'"
     hint = "is that the address of an MLflow server?" if page or _NOT_MLFLOW in text else _find_hint(error)
     return f"{line[:_MAX_LENGTH]}; {hint}" if hint else line[:_MAX_LENGTH]
 

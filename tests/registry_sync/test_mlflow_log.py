@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from exporter.errors import FailureKind, SyncError
 from exporter.failure_fingerprint import take_failure_fingerprint
 from registry_sync import mlflow_log, run_files
+from registry_sync import store as store_module
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
 from registry_sync.store import open_store
@@ -142,7 +143,8 @@ def test_files_replaced_by_a_later_run_are_not_logged_as_this_runs(store: str, r
     assert [item.path for item in client.list_artifacts(good.info.run_id)] == ["good.json"]
 
 
-def test_a_store_that_cannot_be_opened_is_told_without_its_password(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_opened_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_PAUSE_S", 0.0)
     options = TrackingOptions(uri="postgresql://me:hunter2@127.0.0.1:1/none", experiment="x")
     with pytest.raises(SyncError) as raised:
         open_store(options)

@@ -61,6 +61,14 @@ def test_a_server_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.Monk
     assert message.endswith(": [Errno 111] Connection refused")
 
 
+def test_a_database_whose_driver_is_not_installed_says_what_to_install() -> None:
+    message = complain("mysql+aiomysql://me:hunter2@127.0.0.1/none")
+    assert message == (
+        "mysql+aiomysql://127.0.0.1/none: ModuleNotFoundError: No module named 'aiomysql'; install what this database "
+        "needs, for Postgres: pip install 'psycopg[binary]'"
+    )
+
+
 def test_credentials_of_the_address_are_in_no_message_and_no_exception(proxy: FaultProxy) -> None:
     for fault in (Fault.refused_401, Fault.refused_500, Fault.page):
         proxy.rule = lambda _, fault=fault: fault

@@ -28,12 +28,13 @@ class Server:
 
 
 @contextmanager
-def run_tracking_server(folder: Path) -> Iterator[Server]:
+def run_tracking_server(folder: Path, backend: str | None = None) -> Iterator[Server]:
+    """`mlflow server`, on a database of its own unless another is named."""
     port = find_port()
     command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
+        backend or f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination",
         str(folder / "files"),
     ]
