@@ -271,6 +271,26 @@ def test_promote_moves_all_and_rollback_brings_the_versions_and_the_bytes_back(
     assert "there is no promotion to champion to go back from" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+def test_exports_that_no_stage_makes_are_rolled_back_too(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("dvc.yaml").unlink()
+    report = release("1", "mlp", "bert")
+    assert not report.is_behind, report.lines
+    assert all(model.dvc_hash.endswith(".dir") for model in read("1")[1].models)
+    run("promote", "zoo")
+    before = {path: path.read_bytes() for path in Path("exports").glob("*.dvc")}
+    assert len(before) == 2
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    assert run("rollback", "zoo") == 0
+    assert "exports/mlp: as in zoo-1" in capsys.readouterr().out
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+    assert {path: path.read_bytes() for path in before} == before
+    assert "up to date" in dvc("status")
+
+
 def test_bytes_that_the_cache_lacks_come_from_the_remote(
     store: MlflowClient, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
