@@ -1,12 +1,13 @@
 """The command line: Hydra composes, the batch runs, every error becomes a short message and an exit code."""
 
+import io
 import os
 import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pipeline.config import CONF_DIR, Config, compose_spec, read_config, registe
 from pipeline.config_errors import explain_hydra_error, explain_omegaconf_error, explain_yaml_error
 from pipeline.explanation import explain_jobs
 from pipeline.interruption import Stopped
+from registry_sync.redaction import redact
 
 __all__ = ["run"]
 
@@ -111,7 +113,7 @@ def _compose(argv: Sequence[str]) -> Iterator[DictConfig] | None:
         batches.append(jobs)
 
     entry = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
-    with _hydra_raises(), _arguments(_open_model_overrides(argv)):
+    with _hydra_raises(), _redacted_errors(), _arguments(_open_model_overrides(argv)):
         entry(collect)()
     return batches[0] if batches else None
 
@@ -180,6 +182,18 @@ def _hydra_raises() -> Iterator[None]:
 
 
 @contextmanager
+def _redacted_errors() -> Iterator[None]:
+    """Hold what is written to stderr until the end: argparse, of which Hydra's is not ours, quotes the command line."""
+    held = io.StringIO()
+    try:
+        with redirect_stderr(held):
+            yield
+    finally:
+        with suppress(OSError):
+            sys.stderr.write(redact(held.getvalue()))
+
+
+@contextmanager
 def _arguments(argv: Sequence[str]) -> Iterator[None]:
     before = sys.argv
     sys.argv = list(argv)
@@ -190,7 +204,8 @@ def _arguments(argv: Sequence[str]) -> Iterator[None]:
 
 
 def _complain(message: str, code: ExitCode) -> ExitCode:
-    lines = message.splitlines() or [""]
+    # Some quote the command line, and with it a tracking URI.
+    lines = redact(message).splitlines() or [""]
     shown = lines[:_MAX_LINES]
     if len(lines) > _MAX_LINES:
         shown.append(f"... and {len(lines) - _MAX_LINES} more")
@@ -200,7 +215,7 @@ def _complain(message: str, code: ExitCode) -> ExitCode:
 
 
 def _report_bug(error: Exception) -> ExitCode:
-    text = "".join(traceback.format_exception(error))
+    text = redact("".join(traceback.format_exception(error)))
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
         handle, name = tempfile.mkstemp(prefix="modelpress-bug-", suffix=".txt", text=True)

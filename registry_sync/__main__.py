@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from exporter.directory import ExportDirectory
 from exporter.errors import (
@@ -29,6 +29,7 @@ from registry_sync.dvc_commit import suggest_git
 from registry_sync.dvc_transfer import pull, push
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
+from registry_sync.redaction import redact
 from registry_sync.release import register_pending
 from registry_sync.release_commands import add_release_commands, run_release_command
 from registry_sync.release_manifest import RELEASES
@@ -90,7 +91,7 @@ def _silence() -> None:
 
 def _complain(message: str, code: ExitCode) -> ExitCode:
     with suppress(OSError):
-        print(message, file=sys.stderr)
+        print(redact(message), file=sys.stderr)
     return code
 
 
@@ -99,8 +100,15 @@ def _describe_fault(error: OSError) -> str:
     return f"{error}{advice}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """What it complains of quotes the command line, and with it a tracking URI."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact(message))
+
+
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m registry_sync", description=__doc__)
+    parser = _Parser(prog="python -m registry_sync", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     sync = commands.add_parser(
         "sync", help="log batches that MLflow has not heard of, commit exports that DVC does not have"

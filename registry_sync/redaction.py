@@ -7,6 +7,8 @@ __all__ = ["redact"]
 
 # `//me:secret@`, up to the last @ before a slash: a password may hold one, though it should not.
 _USERINFO = re.compile(r"//[^/\s]*@")
+# The same where somebody took it for a path, and two slashes for one.
+_PATH_USERINFO = re.compile(r"(?<=[a-z]:/)[^/\s:]*:[^/\s]*@")
 # The same with a slash in the password, which no parser takes for one, and every parser repeats in its complaint.
 _ODD_USERINFO = re.compile(r"//[^/@\s:]*:(?!\d+[/?#])[^\s'\")\]]*@(?=[\w.\[])")
 # `postgresql://host/db?user=me&password=secret`
@@ -23,5 +25,5 @@ def redact(text: str) -> str:
         secret = os.environ.get(name, "")
         if len(secret) >= _MIN_LENGTH:
             text = text.replace(secret, "***")
-    text = _ODD_USERINFO.sub("//", _USERINFO.sub("//", text))
+    text = _PATH_USERINFO.sub("", _ODD_USERINFO.sub("//", _USERINFO.sub("//", text)))
     return _PARAMETER.sub(r"\1=***", text)

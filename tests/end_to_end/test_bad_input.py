@@ -67,6 +67,23 @@ def test_a_mistake_is_told_in_a_few_words_before_anything_starts(folder: Project
     assert not folder.published()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["+model=mlp", "tracking.uri=[URI]"],
+        ["+model=mlp", "tracking.uri=URI{"],
+        ["-m", "+model=glob(nothing*)", "tracking.uri=URI"],
+        ["+model=mlp", "-m", "tracking.uri=URI"],
+    ],
+    ids=["wrong type", "broken override", "sweep without jobs", "flags between overrides"],
+)
+def test_no_complaint_repeats_a_password(folder: Project, arguments: list[str]) -> None:
+    done = folder.run(*(one.replace("URI", "http://me:hunter2@127.0.0.1:1") for one in arguments))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "127.0.0.1:1" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 # As root, who may read and write everything, without the capabilities to do so.
 PLAIN_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
 needs_setpriv = pytest.mark.skipif(shutil.which("setpriv") is None, reason="util-linux's setpriv is not installed")

@@ -36,6 +36,21 @@ def test_sync_of_something_that_is_no_run_is_a_usage_error(here: Path, capsys: p
     assert "runs/nope: no summary.json there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["sync", "--budget-s", "URI"], ["verify", "--tracking-uri", "URI"], ["sync", "URI"], ["promote", "URI"]],
+)
+def test_no_complaint_repeats_a_password(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    try:
+        code = main([one.replace("URI", "http://me:hunter2@127.0.0.1:1") for one in arguments])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    err = capsys.readouterr().err
+    assert err
+    assert "hunter2" not in err
+
+
 def test_sync_of_a_broken_summary_is_a_usage_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(here)
     run.summary.write_text("{")

@@ -13,6 +13,8 @@ from registry_sync.redaction import redact
         ("http://host/path@version", "http://host/path@version"),
         ("a http://a:b@c and http://d:e@f", "a http://c and http://f"),
         ("http://me:se@cret@host/x", "http://host/x"),
+        ("http:/me:secret@host:5000: no such folder", "http:/host:5000: no such folder"),
+        ("see file:/a@b and c:/me@host", "see file:/a@b and c:/me@host"),
         ("Failed to parse: http://me:se/cret@host", "Failed to parse: http://host"),
         ("http://me:se?c#ret@host:5000/x", "http://host:5000/x"),
         ("http://host:5000/path@version", "http://host:5000/path@version"),
