@@ -104,12 +104,14 @@ def test_a_dict_of_named_inputs_is_answered(here: Path, uri: str, monkeypatch: p
     assert [value.name for value in proto.graph.input] == list(feeds)
 
 
-def test_the_requirements_are_those_of_the_export(here: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_onnx_run(here, versions={"python": "3.12.1", "onnx": "1.99.0", "onnxruntime": ""})
-    _, (model,), _ = log(run, uri, "requirements")
+@pytest.mark.parametrize("unknown", ["onnx", "onnxruntime"])
+def test_the_requirements_are_those_of_the_export(here: Path, uri: str, unknown: str) -> None:
+    versions = {"python": "3.12.1", "onnx": "1.99.0", "onnxruntime": "1.98.0", unknown: ""}
+    _, (model,), _ = log(make_onnx_run(here, versions=versions), uri, f"requirements without {unknown}")
     folder = Path(mlflow.artifacts.download_artifacts(model.artifact_location))
     lines = (folder / "requirements.txt").read_text().split()
-    assert lines == [f"mlflow=={mlflow.__version__}", "onnx==1.99.0", "onnxruntime"]
+    pinned = {"onnx": "onnx==1.99.0", "onnxruntime": "onnxruntime==1.98.0", unknown: unknown}
+    assert lines == [f"mlflow=={mlflow.__version__}", *pinned.values()]
     assert "python: 3.12.1" in (folder / "python_env.yaml").read_text()
     assert "python=3.12.1" in (folder / "conda.yaml").read_text()
 

@@ -222,11 +222,15 @@ def test_killed_at_any_request_and_run_again(
 
 def test_two_at_once(server: Server, proxy: FaultProxy, run: RunDirectory, tmp_path: Path) -> None:
     use_experiment(run, "two")
+    # So that both are at it for seconds.
+    proxy.rule = lambda _: Fault.slow
     processes = [sync(proxy.uri, tmp_path) for _ in range(2)]
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, out + err
     require_one_of_each(server, "two")
+    # Nor was there more for a moment, which the last one would have deleted.
+    assert sum(1 for request in proxy.requests if request.path.endswith("runs/create")) == len(KEYS)
 
 
 def test_three_at_once_on_a_database_that_is_not_there_yet(run: RunDirectory, tmp_path: Path) -> None:
