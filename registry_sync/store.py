@@ -131,8 +131,9 @@ def _make_default(uri: str) -> None:
 @cache
 def _connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """A client, and the experiment's id. What fails is not cached."""
-    # Its words about new tables, and its tracebacks of what comes back as an exception too, are not for our users.
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+    # Their words about new tables, and of what comes back as an exception too, are not for our users.
+    for name in ("mlflow", "psycopg", "sqlalchemy"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # MLflow repeats requests that create something too, and so creates it twice where only the reply was lost. Set as
     # late as this because workers would inherit it.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"

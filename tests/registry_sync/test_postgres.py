@@ -133,6 +133,24 @@ def test_three_at_once_on_a_database_that_is_empty(postgres: Postgres, run: RunD
     require_one_of_each(uri)
 
 
+def test_nobody_hears_of_what_the_driver_says_of_something_that_is_there_already(
+    postgres: Postgres, run: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = TrackingOptions(uri=postgres.make_database("again"))
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Before the model is linked to its run, and after its metrics are there.
+        patch.setattr(MlflowClient, "log_outputs", fail)
+        with pytest.raises(KeyboardInterrupt):
+            mlflow_log.log_batch(run, run.read_summary(), options)
+    mlflow_log.log_batch(run, run.read_summary(), options)
+    require_one_of_each(str(options.uri))
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
 def test_a_database_that_lets_nobody_in_is_told_before_the_budget_is_spent(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
