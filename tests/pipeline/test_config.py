@@ -127,7 +127,7 @@ def test_a_config_needs_no_more_than_what_has_no_default():
         ),
         (
             ["+output.gpus=1"],
-            "output.gpus: unknown key; under output there are: exports, runs, metrics, releases",
+            "output.gpus: unknown key; under output there are: exports, runs, metrics",
         ),
         (["export.opset_version=${nope.x}"], "export.opset_version: Interpolation key 'nope.x' not found"),
         (["model.name=${nosuch:1}"], "model.name: Unsupported interpolation type nosuch"),
