@@ -35,6 +35,15 @@ class Budget:
         """Allow for work that takes its time however quick the service is."""
         self._deadline += seconds
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do something else inside of it, for which the service is not to blame."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.extend(time.monotonic() - begin)
+
     def give_up(self) -> None:
         """Wait no more, for good; returns when nothing is written in `waited_for` any more."""
         with self._lock:

@@ -63,7 +63,9 @@ def make_release(
     mlflow = _Registry(tracking, budget, is_away=is_mlflow_away) if tracking.mlflow else None
     try:
         with lock_releases(root):
-            _make(run, draft_release(run, record, options, root), options, root, mlflow, report, has_dvc=tracking.dvc)
+            with budget.paused():
+                draft = draft_release(run, record, options, root)
+            _make(run, draft, options, root, mlflow, report, budget, has_dvc=tracking.dvc)
     except (ModelpressError, DataError, OSError) as error:
         report.code = error.exit_code if isinstance(error, ModelpressError) else ExitCode.STORAGE
         report.lines.append(f"no release was made: {error}")
@@ -155,6 +157,7 @@ def _make(
     root: Path,
     mlflow: _Registry | None,
     report: ReleaseReport,
+    budget: Budget,
     *,
     has_dvc: bool,
 ) -> None:
@@ -163,11 +166,13 @@ def _make(
         report.lines.append(f"release: nothing new since {manifest.title}")
     else:
         require_free(ReleaseDirectory(root / draft.manifest.title))
-        manifest = _add_dvc_records(draft.manifest, report) if has_dvc else draft.manifest
+        with budget.paused():
+            manifest = _add_dvc_records(draft.manifest, report) if has_dvc else draft.manifest
         if mlflow is not None:
             manifest = mlflow.add_ids(run, manifest)
         key = Path(options.sign_key) if options.sign_key is not None else None
-        directory = write_release(root, manifest, _render(manifest, [one for _, one in draft.earlier]), key)
+        with budget.paused():
+            directory = write_release(root, manifest, _render(manifest, [one for _, one in draft.earlier]), key)
         report.lines.append(f"release: {manifest.title}, {directory.page}")
     report.lines.extend(_describe_verdict(manifest))
     if not manifest.passed:

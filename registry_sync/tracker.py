@@ -56,7 +56,8 @@ class Tracker:
             self._finish_mlflow(run, record, report, budget)
         is_mlflow_away = report.is_behind
         if self._options.dvc:
-            self._finish_dvc(run, record, report)
+            with budget.paused():
+                self._finish_dvc(run, record, report)
         if self._release is not None:
             self._finish_release(self._release, run, record, report, budget, is_mlflow_away=is_mlflow_away)
         if self._options.dvc:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from batch_data import make_run
 from fault_proxy import Fault, FaultProxy, run_proxy
+from mlflow import MlflowClient
 
 from exporter.errors import SyncError
 from registry_sync import mlflow_log, store
 from registry_sync.bounded import Budget, call_bounded
 from registry_sync.options import TrackingOptions
-from registry_sync.store import open_store
+from registry_sync.store import Store, open_store
 
 
 @pytest.fixture
@@ -107,3 +108,23 @@ def test_a_call_that_is_allowed_more_time_gets_it() -> None:
         return "done"
 
     assert call_bounded(work, budget, "MLflow") == "done"
+
+
+def test_many_requests_that_are_answered_at_once_do_not_use_up_the_budget(tmp_path: Path) -> None:
+    opened = Store("sqlite://", MlflowClient(f"sqlite:///{tmp_path}/unused.db"), "0", Budget(0.3))
+    for _ in range(30):
+        opened.call(time.sleep, 0.02)
+
+
+def test_requests_that_take_long_do(tmp_path: Path) -> None:
+    opened = Store("sqlite://", MlflowClient(f"sqlite:///{tmp_path}/unused.db"), "0", Budget(0.3))
+    with pytest.raises(SyncError, match="did not answer in time"):
+        for _ in range(4):
+            opened.call(time.sleep, 0.3)
+
+
+def test_what_is_done_meanwhile_is_not_the_services_fault() -> None:
+    budget = Budget(0.1)
+    with budget.paused():
+        time.sleep(0.2)
+    budget.require_left()
