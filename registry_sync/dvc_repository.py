@@ -80,6 +80,7 @@ class DvcRepository:
     def read_lock(self, stage: Any) -> dict[str, Any]:
         """What dvc.lock says of a stage of dvc.yaml: of what it was made, and what it is; empty for nothing."""
         if stage.is_data_source:
+            # Of a .dvc file, which has no name.
             return {}
         path = str(stage.dvcfile.path)
         if path not in self._locks:
@@ -183,6 +184,15 @@ class DvcRepository:
         """
         with told():
             return _list_folder(self._repo.cache.local, value)
+
+    def hash_folder(self, path: Path) -> str:
+        """What DVC will call a folder as it is now; nothing goes into its cache, and its lock is not needed."""
+        from dvc_data.hashfile.build import build
+
+        with told():
+            repo = self._repo
+            _, _, tree = build(repo.cache.local, str(path), repo.fs, "md5", dry_run=True, ignore=repo.dvcignore)
+            return str(tree.hash_info.value)
 
     def is_ignored(self, path: Path) -> bool:
         """Whether git ignores a file or, as DVC sees it, a folder above it; there DVC does not look for its files.

@@ -1,8 +1,9 @@
 """What DVC has of the bytes of a release, and what dvc.lock says of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from exporter.directory import ExportDirectory
 from exporter.plain_data import DataError
@@ -13,9 +14,10 @@ __all__ = ["add_dvc_records", "has_result"]
 
 
 def add_dvc_records(models: Iterable[ReleasedModel], exports: Path) -> list[ReleasedModel]:
-    """The models with what DVC has of them, where that is what lies in exports/ now.
+    """The models with what DVC calls what lies in exports/ now, and with what dvc.lock says of it.
 
-    dvc.lock may be behind: DVC was locked, or the batch was killed.
+    dvc.lock may be behind: DVC was locked, or git's ignores are in its way. A manifest never changes, and `sync` commits
+    these very bytes later, so they have the hash already by which they will be found then.
 
     Raises:
         SyncError: DVC cannot be asked.
@@ -24,17 +26,27 @@ def add_dvc_records(models: Iterable[ReleasedModel], exports: Path) -> list[Rele
         return list(models)
     with open_repository() as repository:
         outputs = repository.find_outputs()
-        found = []
-        for model in models:
-            directory = ExportDirectory(exports / model.id)
-            output, *_ = outputs.get(directory.path.resolve(), [None])
-            if model.failure is None and output is not None and output.hash_info:
-                value = str(output.hash_info.value)
-                if has_result(repository, value, directory):
-                    found.append(replace(model, dvc_hash=value, dvc_lock=repository.read_lock(output.stage)))
-                    continue
-            found.append(model)
-        return found
+        return [
+            model
+            if model.failure is not None
+            else _add(repository, outputs, model, ExportDirectory(exports / model.id))
+            for model in models
+        ]
+
+
+def _add(
+    repository: DvcRepository, outputs: Mapping[Path, list[Any]], model: ReleasedModel, directory: ExportDirectory
+) -> ReleasedModel:
+    place = directory.path.resolve()
+    output, *_ = outputs.get(place, [None])
+    if output is not None and output.hash_info:
+        value = str(output.hash_info.value)
+        if has_result(repository, value, directory):
+            return replace(model, dvc_hash=value, dvc_lock=repository.read_lock(output.stage))
+    # DVC has neither what is outside nor, by itself, a part of a folder that it tracks.
+    if not place.is_relative_to(repository.root) or any(parent in outputs for parent in place.parents):
+        return model
+    return replace(model, dvc_hash=repository.hash_folder(place))
 
 
 def has_result(repository: DvcRepository, value: str, directory: ExportDirectory) -> bool:

@@ -139,9 +139,11 @@ class ReleasedModel:
     # Of the code that made the export, which may be older than the release.
     git_commit: str = ""
     git_dirty: bool = False
-    # Of the export's directory, for example 1f0c....dir; empty where DVC does not have these very bytes.
+    # Of the export's directory, for example 1f0c....dir; where DVC is behind, that by which it will have these bytes.
+    # Empty: DVC is off, or cannot have them.
     dvc_hash: str = ""
-    # What dvc.lock says of its stage: the hashes of what it was made from, and of what it is. Empty: it has no stage.
+    # What dvc.lock says of its stage: the hashes of what it was made from, and of what it is. Empty: it has no
+    # stage, or DVC was behind.
     dvc_lock: dict[str, Any] = field(default_factory=dict)
     # The run that logged the export and its LoggedModel; empty where MLflow was off or away.
     mlflow_run_id: str = ""

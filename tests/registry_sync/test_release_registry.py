@@ -537,7 +537,56 @@ def test_checkout_puts_the_bytes_of_a_release_in_place(store: MlflowClient, repo
     assert len(find_releases(RELEASES)) == 2
 
 
-def test_an_export_that_dvc_does_not_have_as_it_is_has_no_hash(store: MlflowClient, repository: Path) -> None:
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+def test_exports_without_a_stage_are_released_and_come_back(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("dvc.yaml").unlink()
+    Path(".gitignore").write_text("/exports/?*/\n")
+    report = release("1", "mlp", "bert")
+    assert (report.release_code, report.is_behind) == (ExitCode.OK, False), report.lines
+    model = read("1")[1].find("mlp")
+    assert model.dvc_hash in Path("exports/mlp.dvc").read_text()
+    assert model.dvc_lock == {}
+    git("add", ".")
+    git("commit", "-qm", "Release 1")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    assert run("rollback", "zoo") == 0
+    assert "exports/mlp: as in zoo-1" in capsys.readouterr().out
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+    assert git("status", "--porcelain", "--", "exports", "metrics", "metrics.json") == ""
+    assert "up to date" in dvc("status")
+
+
+def test_a_release_that_was_made_while_dvc_was_locked_can_be_gone_back_to(
+    store: MlflowClient, repository: Path
+) -> None:
+    holding = (
+        "import sys, dvc.repo\nwith dvc.repo.lock_repo(dvc.repo.Repo()): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holding]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        report = release("1", "mlp", "bert")
+        holder.stdin.close()
+    assert report.is_behind
+    assert any("DVC's lock is held by another process" in line for line in report.lines)
+    assert run("sync") == 0
+    model = read("1")[1].find("mlp")
+    assert model.dvc_hash in Path("dvc.lock").read_text()
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    assert run("rollback", "zoo") == 0
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes().startswith(b"mlp 1")
+
+
+def test_an_export_that_dvc_does_not_have_yet_has_the_hash_that_it_will_have(
+    store: MlflowClient, repository: Path
+) -> None:
     release("1", "mlp", "bert")
     publish("mlp", b"mlp by hand".ljust(100))
     tracking = TrackingOptions(mlflow=False)
@@ -545,8 +594,11 @@ def test_an_export_that_dvc_does_not_have_as_it_is_has_no_hash(store: MlflowClie
     # Without the commit before it.
     make_release(batch, record, make_options(version="2"), RELEASES, tracking=tracking, budget=Budget(60))
     _, manifest = read("2")
-    assert manifest.find("mlp").dvc_hash == ""
+    assert manifest.find("mlp").dvc_lock == {}
+    assert manifest.find("mlp").dvc_hash not in Path("dvc.lock").read_text()
     assert manifest.find("bert").dvc_hash == read("1")[1].find("bert").dvc_hash
+    dvc("commit", "-f", "exports/mlp")
+    assert manifest.find("mlp").dvc_hash in Path("dvc.lock").read_text()
 
 
 def test_a_registration_that_was_given_up_writes_nothing_later(server: Server, here: Path) -> None:
