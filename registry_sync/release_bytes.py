@@ -16,8 +16,8 @@ __all__ = ["add_dvc_records", "has_result"]
 def add_dvc_records(models: Iterable[ReleasedModel], exports: Path) -> list[ReleasedModel]:
     """The models with what DVC calls what lies in exports/ now, and with what dvc.lock says of it.
 
-    dvc.lock may be behind: DVC was locked, or git's ignores are in its way. A manifest never changes, and `sync` commits
-    these very bytes later, so they have the hash already by which they will be found then.
+    dvc.lock may be behind: DVC was locked, or git's ignores are in its way. A manifest never changes, and `sync`
+    commits these very bytes later, so they have the hash already by which they will be found then.
 
     Raises:
         SyncError: DVC cannot be asked.

@@ -37,6 +37,8 @@ RELEASES = Path("releases")
 SCHEMA_VERSION = 1
 # Of the directory; a dot or a dash at the start would hide it, or make an option of it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+# A directory's name has 255 bytes at most, and a tag's in MLflow 250.
+_MAX_NAME = 100
 
 
 class Verdict(StrEnum):
@@ -169,7 +171,7 @@ class Manifest:
 
     name: str
     version: str
-    # UTC, ISO 8601; releases are in this order.
+    # UTC, ISO 8601; releases are in this order, so it is later than that of the one before, whatever the clock says.
     created_at: str
     # The version of the release before it; empty: it is the first.
     previous: str
@@ -307,3 +309,5 @@ def require_release_name(text: str, key: str) -> None:
     """
     if not _NAME.fullmatch(text):
         raise ConfigError(f"{key}: {text!r}: letters, digits, dot, dash, plus and underscore only")
+    if len(text) > _MAX_NAME:
+        raise ConfigError(f"{key}: {text[:20]}...: has {len(text)} characters, {_MAX_NAME} are allowed")

@@ -5,6 +5,7 @@ releases/<name>.promotions.json, and a command that finds a move that was cut of
 else. The same file says what to go back to. It belongs into git, beside the releases.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,10 +20,13 @@ from exporter.plain_data import from_plain
 from registry_sync.bounded import Budget
 from registry_sync.redaction import redact
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, Verdict
+from registry_sync.release_registration import name_membership
 from registry_sync.store import Store
 
 __all__ = ["Move", "Promotion", "Promotions", "mend", "promote", "roll_back"]
 
+# What MLflow has for an alias, and what it keeps for itself.
+_ALIAS = re.compile(r"(?!latest$|v\d+$)[\w-]{1,255}", re.IGNORECASE)
 # To put back what was moved, when MLflow has just failed and the rest of the budget may be short.
 _PUT_BACK_S = 60.0
 
@@ -117,9 +121,12 @@ def promote(
 
     Raises:
         GateError: The release did not pass.
-        ConfigError: The store has other models under these versions: the release is registered in another one.
+        ConfigError: No alias can be called so; or the store has other models under these versions: the release is
+            registered in another one.
         SyncError: It is not registered, or MLflow did not move an alias; those that were moved are put back.
     """
+    if not _ALIAS.fullmatch(alias):
+        raise ConfigError(f"{alias!r}: letters, digits, underscore and dash only, and neither latest nor v1, v2, ...")
     directory, manifest = release
     refused = [model.id for model in manifest.models if not model.verdict.is_good]
     if refused and not partial:
@@ -219,7 +226,7 @@ def _require_released(store: Store, manifest: Manifest, move: Move) -> None:
         tags = store.call(_read_tags, store, move.name, move.after)
     except SyncError as error:
         raise SyncError(f"nothing was promoted: {move.name} version {move.after}: {error}") from error
-    if f"modelpress.in.{manifest.title}" not in tags or any(tags.get(name) != value for name, value in wanted.items()):
+    if name_membership(manifest) not in tags or any(tags.get(name) != value for name, value in wanted.items()):
         raise ConfigError(
             f"{move.name} version {move.after} is not what {manifest.title} has, in {redact(store.uri)}: is it "
             "registered in another store? (--tracking-uri); nothing was promoted"

@@ -19,16 +19,21 @@ from registry_sync.registered_version import register_version
 from registry_sync.release_manifest import Manifest, Registration, ReleaseDirectory, ReleasedModel, Verdict
 from registry_sync.store import Store
 
-__all__ = ["CANDIDATE", "add_mlflow_ids", "name_registered", "register_release"]
+__all__ = ["CANDIDATE", "add_mlflow_ids", "name_membership", "name_registered", "register_release"]
 
 CANDIDATE = "candidate"
-# MLflow refuses these in the name of a registered model.
+# MLflow refuses these in the name of a registered model, and in that of a tag.
 _REFUSED = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def name_registered(export_id: str) -> str:
     """The registered model of an export: its id."""
     return _REFUSED.sub("_", export_id)
+
+
+def name_membership(manifest: Manifest) -> str:
+    """The tag by which a version says that it is in a release."""
+    return f"modelpress.in.{_REFUSED.sub('_', manifest.title)}"
 
 
 def add_mlflow_ids(store: Store, manifest: Manifest) -> Manifest:
@@ -70,7 +75,7 @@ def register_release(store: Store, directory: ReleaseDirectory, manifest: Manife
         version = register_version(store, name, logged, _describe_version(manifest, model))
         number = str(version.version)
         # A version may be in several releases: an export that was up to date.
-        tag = f"modelpress.in.{manifest.title}"
+        tag = name_membership(manifest)
         store.call(store.client.set_model_version_tag, name, number, tag, model.verdict.words)
         store.call(store.client.set_registered_model_tag, name, "modelpress.release", manifest.name)
         if is_newest and model.verdict is Verdict.accepted:

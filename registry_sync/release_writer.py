@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -92,7 +92,7 @@ def draft_release(
     manifest = Manifest(
         name=options.name,
         version="",
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        created_at=_choose_time(last).isoformat(timespec="milliseconds"),
         previous=last.version if last else "",
         passed=all(model.verdict.is_good for model in models),
         run_id=record.run_id,
@@ -201,6 +201,15 @@ def _take_identity(manifest: Manifest) -> object:
         )
         for model in manifest.models
     }
+
+
+def _choose_time(last: Manifest | None) -> datetime:
+    """Now; where a clock that was wrong has written a later one, right after that.
+
+    Else the next release would never be the last one, and each batch would make another of the same content.
+    """
+    now = datetime.now(UTC)
+    return now if last is None else max(now, datetime.fromisoformat(last.created_at) + timedelta(milliseconds=1))
 
 
 def _choose_version(options: ReleaseOptions, root: Path, today: date) -> str:

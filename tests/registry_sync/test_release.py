@@ -1,5 +1,6 @@
 """Releases of finished batches on the disk: what is written, when, and what a killed process leaves."""
 
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,20 @@ def test_releases_of_one_day_are_numbered() -> None:
     _, manifest = read_last()
     assert (manifest.version, manifest.previous) == (f"{day}.3", f"{day}.2")
     assert manifest.models[0].baseline == f"{day}.2"
+
+
+def test_a_clock_that_was_wrong_once_does_not_hide_what_comes_after() -> None:
+    publish("mlp")
+    release("mlp", options=make_options(version="1"))
+    directory, manifest = read_last()
+    directory.write_manifest(dataclasses.replace(manifest, created_at="2099-01-01T00:00:00.000+00:00"))
+    publish("mlp", b"another graph")
+    options = {"budgets": ReleaseBudgets(max_size_change_percent=None)}
+    release("mlp", options=make_options(version="2", **options))
+    assert read_last()[1].version == "2"
+    assert read_last()[1].created_at == "2099-01-01T00:00:00.001+00:00"
+    report = release(up_to_date=("mlp",), options=make_options(**options))
+    assert report.lines == ["release: nothing new since zoo-2"]
 
 
 def test_a_version_that_is_taken_is_refused_and_stays_as_it_is() -> None:

@@ -19,6 +19,7 @@ def test_sound_options_are_let_pass() -> None:
     [
         ({"name": "a/b"}, "release.name: 'a/b'"),
         ({"version": ".1"}, "release.version: '.1'"),
+        ({"name": "a" * 101}, "release.name: aaaaaaaaaaaaaaaaaaaa...: has 101 characters, 100 are allowed"),
         (
             {"budgets": ReleaseBudgets(max_parity_factor=0.5)},
             "release.budgets.max_parity_factor: 0.5 must be at least 1",

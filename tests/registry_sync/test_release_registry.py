@@ -412,6 +412,25 @@ def test_where_an_alias_cannot_be_moved_none_is(store: MlflowClient, capsys: pyt
     assert (first["state"], second["state"]) == ("done", "put_back")
 
 
+@pytest.mark.parametrize("alias", ["latest", "V12", "a b", ""])
+def test_what_mlflow_has_for_no_alias_is_refused_before_anything_is_written(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str], alias: str
+) -> None:
+    release("1", "mlp", "bert")
+    assert run("promote", "zoo", "--to", alias) == 2
+    assert capsys.readouterr().err.startswith(repr(alias))
+    assert not (RELEASES / "zoo.promotions.json").exists()
+
+
+def test_a_version_with_a_plus_is_registered_and_promoted(store: MlflowClient) -> None:
+    publish("mlp")
+    batch, record = finish_batch("mlp", tracking=TrackingOptions())
+    report = Tracker(TrackingOptions(), make_options(version="1.0+cpu")).finish(batch, record)
+    assert not report.is_behind, report.lines
+    assert run("promote", "zoo") == 0
+    assert aliases(store, "champion") == {"mlp": "1"}
+
+
 @pytest.mark.parametrize("difference", ["gone", "of another release", "of other bytes"])
 def test_versions_that_are_not_the_release_are_not_promoted(
     store: MlflowClient, capsys: pytest.CaptureFixture[str], difference: str
@@ -568,7 +587,8 @@ def test_a_release_that_was_made_while_dvc_was_locked_can_be_gone_back_to(
     )
     command = [sys.executable, "-c", holding]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         report = release("1", "mlp", "bert")
         holder.stdin.close()
