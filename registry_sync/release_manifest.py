@@ -259,6 +259,11 @@ class ReleaseDirectory:
         """What SHA256SUMS covers of the directory."""
         return self.manifest, self.bom, self.notes, self.page
 
+    @property
+    def is_release(self) -> bool:
+        """Whether it is one, if only the ruin of one: a person may have a folder of their own beside them."""
+        return any(path.is_file() for path in (*self.own_files, self.sums))
+
     def read_manifest(self) -> Manifest:
         """Read manifest.json.
 

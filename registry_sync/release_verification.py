@@ -48,7 +48,7 @@ def verify_releases(root: Path, public_key: Path | None = None) -> Iterator[str]
         IntegrityError: Something is not as released.
         ConfigError: The key is none.
     """
-    directories = [ReleaseDirectory(path) for path in sorted(root.glob("[!.]*")) if path.is_dir()]
+    directories = [one for one in map(ReleaseDirectory, sorted(root.glob("[!.]*"))) if one.is_release]
     if not directories:
         return
     damage: list[str] = []

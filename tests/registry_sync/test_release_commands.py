@@ -89,6 +89,19 @@ def test_a_release_that_is_not_there_is_a_usage_error(capsys: pytest.CaptureFixt
         assert "releases/zoo-9: there is no such release; there are: 1" in capsys.readouterr().err
 
 
+def test_a_folder_of_somebody_s_own_is_no_release_and_the_ruin_of_one_is(capsys: pytest.CaptureFixture[str]) -> None:
+    publish("mlp")
+    directory = release("1", "mlp")
+    (RELEASES / "notes").mkdir()
+    (RELEASES / "notes/README").write_text("mine")
+    assert main(["verify"]) == 0
+    directory.manifest.unlink()
+    assert main(["verify"]) == 7
+    err = capsys.readouterr().err
+    assert "releases/zoo-1: no readable manifest.json" in err
+    assert "notes" not in err
+
+
 def test_a_broken_manifest_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     publish("mlp")
     release("1", "mlp").manifest.write_text("{")
