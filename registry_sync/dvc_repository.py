@@ -3,6 +3,7 @@
 DVC is imported when the repository is opened. What it raises becomes a `SyncError` with a line for the user.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -254,6 +255,8 @@ def _list_folder(cache: Any, value: str, kind: str = "md5") -> dict[str, Path] |
     place = Path(cache.oid_to_path(value))
     if not place.is_file():
         return None
+    if hashlib.md5(place.read_bytes(), usedforsecurity=False).hexdigest() != value.removesuffix(".dir"):
+        raise DataError(f"{place}: is damaged; without it, it is asked of the remote")
     try:
         return {entry["relpath"]: Path(cache.oid_to_path(entry[kind])) for entry in read_json(place)}
     except (LookupError, TypeError) as error:

@@ -6,6 +6,7 @@ Bytes that are nowhere on this machine are no damage: exports/ moves on, and a f
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from exporter.errors import IntegrityError, SyncError
@@ -37,6 +38,26 @@ class _Count:
         return ", ".join(f"{number} {place}" for place, number in parts.items() if number) or "no models"
 
 
+class _Cache:
+    """DVC's cache. Most releases share most files, so that each is hashed once."""
+
+    def __init__(self, repository: DvcRepository) -> None:
+        self._repository = repository
+        self._hash = cache(hash_file)
+
+    def find_damage(self, wanted: Wanted) -> list[str] | None:
+        """The files of an export, by their names in it, that are not as released; None where some are not there."""
+        try:
+            places = self._repository.list_folder(wanted.model.dvc_hash)
+        except (DataError, SyncError) as error:
+            return [str(error)]
+        if places is None:
+            return None
+        there = {file: place for file in wanted.model.files if (place := places.get(file.path)) and place.is_file()}
+        damaged = [file.path for file, place in there.items() if self._hash(place) != file.sha256]
+        return damaged if damaged or len(there) == len(wanted.model.files) else None
+
+
 def verify_releases(root: Path, public_key: Path | None = None) -> Iterator[str]:
     """Hash every file of every release; damage is told at the end, after all were read.
 
@@ -53,13 +74,13 @@ def verify_releases(root: Path, public_key: Path | None = None) -> Iterator[str]
         return
     damage: list[str] = []
     with ExitStack() as stack:
-        repository = None
+        cached = None
         try:
-            repository = stack.enter_context(open_repository()) if find_repository() is not None else None
+            cached = _Cache(stack.enter_context(open_repository())) if find_repository() is not None else None
         except SyncError as error:
             yield f"DVC's cache was not looked at: {error}"
         for directory in directories:
-            found, words = _verify(directory, repository, public_key)
+            found, words = _verify(directory, cached, public_key)
             damage += [f"{directory.path}: {one}" for one in found]
             if not found:
                 yield f"{directory.path}: ok, {words}"
@@ -68,9 +89,7 @@ def verify_releases(root: Path, public_key: Path | None = None) -> Iterator[str]
         raise IntegrityError("\n".join([*damage[:_MAX_DAMAGE], *more]))
 
 
-def _verify(
-    directory: ReleaseDirectory, repository: DvcRepository | None, public_key: Path | None
-) -> tuple[list[str], str]:
+def _verify(directory: ReleaseDirectory, cached: _Cache | None, public_key: Path | None) -> tuple[list[str], str]:
     try:
         manifest = directory.read_manifest()
     except (OSError, DataError) as error:
@@ -84,7 +103,7 @@ def _verify(
     count = _Count()
     for model in manifest.models:
         if model.failure is None:
-            _look_for(Wanted(manifest, model), repository, count)
+            _look_for(Wanted(manifest, model), cached, count)
     return damage + count.damaged, count.describe()
 
 
@@ -102,30 +121,14 @@ def _check_own_files(directory: ReleaseDirectory, manifest: Manifest) -> list[st
     return [f"{Path(name).name}: not as in {directory.sums.name}" for name in sorted(names)]
 
 
-def _look_for(wanted: Wanted, repository: DvcRepository | None, count: _Count) -> None:
-    if is_in_place(wanted):
-        count.in_exports += 1
-        return
-    listed = _list_cached(wanted, repository)
-    places = [listed.get(file.path) for file in wanted.model.files] if listed else []
-    if not places or any(place is None or not place.is_file() for place in places):
-        count.elsewhere += 1
-        return
-    damaged = [
-        file.path
-        for file, place in zip(wanted.model.files, places, strict=True)
-        if place is not None and hash_file(place) != file.sha256
-    ]
+def _look_for(wanted: Wanted, cached: _Cache | None, count: _Count) -> None:
+    is_in_exports = is_in_place(wanted)
+    damaged = cached.find_damage(wanted) if cached is not None and wanted.model.dvc_hash else None
     if damaged:
         count.damaged.append(f"{wanted.model.id}: DVC's cache has other bytes: {', '.join(damaged[:5])}")
+    elif is_in_exports:
+        count.in_exports += 1
+    elif damaged is None:
+        count.elsewhere += 1
     else:
         count.in_cache += 1
-
-
-def _list_cached(wanted: Wanted, repository: DvcRepository | None) -> dict[str, Path] | None:
-    if repository is None or not wanted.model.dvc_hash:
-        return None
-    try:
-        return repository.list_folder(wanted.model.dvc_hash)
-    except (OSError, DataError):
-        return None

@@ -7,6 +7,8 @@ What dvc.lock said of an export when it was released, and its numbers in metrics
 tells what is newer than the export, and is clean once git has taken that back as well.
 """
 
+import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -159,7 +161,8 @@ def _fetch(repository: DvcRepository, wanted: Wanted, folder: Path) -> ExportDir
     model = wanted.model
     target = folder / model.id
     target.mkdir(parents=True)
-    for name, place in _find_objects(repository, wanted).items():
+    found = _find_objects(repository, wanted)
+    for name, place in found.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(place, path)
@@ -171,7 +174,8 @@ def _fetch(repository: DvcRepository, wanted: Wanted, folder: Path) -> ExportDir
     if damaged:
         raise IntegrityError(
             f"{wanted.target}: what DVC's cache has of {wanted.manifest.title} is not what was released: "
-            f"{', '.join(damaged[:5])}; nothing was changed"
+            f"{', '.join(damaged[:5])}; nothing was changed; without what is damaged, it is asked of the remote:\n"
+            f"rm -f {' '.join(shlex.quote(os.path.relpath(found[name])) for name in damaged[:5] if name in found)}"
         )
     return ExportDirectory(target)
 

@@ -354,6 +354,41 @@ def test_bytes_that_are_not_to_be_had_stop_a_rollback_before_anything_moves(
     assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
 
 
+@pytest.mark.parametrize("kind", ["a file", "the list of files"])
+def test_damage_in_the_cache_is_found_while_exports_is_whole_and_can_be_mended(
+    store: MlflowClient,
+    repository: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+) -> None:
+    dvc("remote", "add", "-d", "here", str(tmp_path_factory.mktemp("remote")))
+    release("1", "mlp", "bert")
+    dvc("push", "-q")
+    model = read("1")[1].find("mlp")
+    content = ExportDirectory(Path("exports/mlp")).model.read_bytes()
+    if kind == "a file":
+        (place,) = [path for path in Path(".dvc/cache").rglob("*") if path.is_file() and path.read_bytes() == content]
+        spoilt = content[::-1]
+    else:
+        (place,) = Path(".dvc/cache").rglob(f"{model.dvc_hash[2:]}")
+        # Still a list, but of other names.
+        spoilt = place.read_bytes().replace(b"model.onnx", b"madel.onnx")
+    place.chmod(0o644)
+    place.write_bytes(spoilt)
+    assert run("verify") == 7
+    assert "releases/zoo-1: mlp: DVC's cache has other bytes: " in capsys.readouterr().err
+    shutil.rmtree("exports/mlp")
+    assert run("checkout", "zoo") != 0
+    err = capsys.readouterr().err
+    assert str(place) in err
+    assert "without" in err
+    place.unlink()
+    assert run("checkout", "zoo") == 0
+    assert ExportDirectory(Path("exports/mlp")).model.read_bytes() == content
+    assert run("verify") == 0
+
+
 def test_a_rollback_that_the_disk_refuses_goes_on_when_it_is_repeated(
     store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
