@@ -6,9 +6,13 @@ the public key needs nothing of ours: `model_signing verify key`. Needs the extr
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import ConfigError, IntegrityError
 from registry_sync.release_manifest import ReleaseDirectory
+
+if TYPE_CHECKING:
+    from model_signing import signing
 
 __all__ = ["require_signer", "sign_release", "verify_release"]
 
@@ -17,11 +21,12 @@ def require_signer(key: Path) -> None:
     """See that a release can be signed, before anything is exported for it.
 
     Raises:
-        ConfigError: The key or the library is missing.
+        ConfigError: The key or the library is missing, or it is no such key.
     """
     _require_library("release.sign_key")
     if not key.is_file():
         raise ConfigError(f"release.sign_key: {key}: there is no such file")
+    _open_key(key)
 
 
 def sign_release(directory: ReleaseDirectory, key: Path) -> None:
@@ -34,14 +39,10 @@ def sign_release(directory: ReleaseDirectory, key: Path) -> None:
     Raises:
         ConfigError: It is no such key.
     """
-    from model_signing import hashing, signing
+    from model_signing import hashing
 
     config = hashing.Config().set_ignored_paths(paths=_list_ignored(directory))
-    try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=key).set_hashing_config(config)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"release.sign_key: {key}: {error}") from error
-    signer.sign(directory.path.resolve(), directory.signature)
+    _open_key(key).set_hashing_config(config).sign(directory.path.resolve(), directory.signature)
 
 
 def verify_release(directory: ReleaseDirectory, key: Path) -> None:
@@ -71,6 +72,15 @@ def verify_release(directory: ReleaseDirectory, key: Path) -> None:
         # Whatever it trips over in a file that anybody may have written, the signature does not hold.
         line = " ".join(str(error).split())[:200] or type(error).__name__
         raise IntegrityError(f"{directory.path}: the signature does not hold: {line}") from error
+
+
+def _open_key(key: Path) -> "signing.Config":
+    from model_signing import signing
+
+    try:
+        return signing.Config().use_elliptic_key_signer(private_key=key)
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"release.sign_key: {key}: {error}") from error
 
 
 def _require_library(key: str) -> None:

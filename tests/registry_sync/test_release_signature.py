@@ -94,6 +94,12 @@ def sign_elsewhere() -> ReleaseDirectory:
     return write_release(Path("releases"), make_manifest(version="2"), {}, private)
 
 
+def test_a_key_that_does_not_sign_is_told_before_anything_starts() -> None:
+    _, public = make_key("ours")
+    with pytest.raises(ConfigError, match=r"release\.sign_key: ours\.pub\.pem: Valid PEM but no"):
+        require_sound(ReleaseOptions(name="zoo", sign_key=str(public)))
+
+
 def test_a_missing_key_is_told_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match=r"release\.sign_key: nowhere\.pem: there is no such file"):
         require_sound(ReleaseOptions(name="zoo", sign_key="nowhere.pem"))
