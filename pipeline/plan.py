@@ -7,6 +7,7 @@ from pathlib import Path
 
 from exporter.cuda import find_device_problem
 from exporter.errors import ConfigError, StorageError
+from exporter.published import Published, read_published
 from exporter.result import ExportResult, Status
 from exporter.spec import Device, ExportSpec
 from exporter.storage_faults import describe_fault
@@ -14,7 +15,6 @@ from exporter.suggestion import suggest
 from pipeline.config import Config, ExecutorKind
 from pipeline.fingerprint import Fingerprint, explain_change, start_fingerprint
 from pipeline.hashes import Hashes
-from pipeline.published import Published, read_published
 from pipeline.soundness import find_spec_problems
 from pipeline.source_code import forget_sources
 from registry_sync.release_options import require_sound

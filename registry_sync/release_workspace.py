@@ -22,6 +22,7 @@ from exporter.files import hash_file
 from exporter.lock import lock_output
 from exporter.plain_data import DataError
 from exporter.publication import publish
+from exporter.published import read_published
 from registry_sync.commands import show_command
 from registry_sync.dvc_repository import DvcRepository, find_repository, open_repository
 from registry_sync.metrics import write_metrics
@@ -94,7 +95,7 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
     Raises:
         LockedError: A batch is at work.
         ConfigError: There is no DVC repository to take them from.
-        StorageError: The disk would not.
+        StorageError: The disk would not, or files that are no export's stand where one has to go.
         SyncError: Neither DVC's cache nor its remote has them; or has what stands in their places.
         IntegrityError: What DVC has is not what was released.
     """
@@ -133,9 +134,19 @@ def is_in_place(wanted: Wanted) -> bool:
 
 
 def _require_kept(repository: DvcRepository, targets: Sequence[Path]) -> None:
-    """Complain where DVC could not bring back what is to be replaced: the batch found it locked, or was killed."""
+    """Complain where DVC could not bring back what is to be replaced: the batch found it locked, or was killed.
+
+    Or somebody keeps files of their own there.
+    """
     outputs = repository.find_outputs()
-    lost = [target for target in targets if not _is_kept(repository, target, outputs.get(target.resolve(), []))]
+    lost = []
+    for target in targets:
+        directory = ExportDirectory(target)
+        if target.is_symlink() or not directory.result.is_file():
+            if obstacle := read_published(target).obstacle:
+                raise StorageError(f"{obstacle}; nothing was changed")
+        elif not _is_kept(repository, directory, outputs.get(target.resolve(), [])):
+            lost.append(target)
     if lost:
         names = " ".join(map(str, lost))
         raise SyncError(
@@ -145,14 +156,11 @@ def _require_kept(repository: DvcRepository, targets: Sequence[Path]) -> None:
         )
 
 
-def _is_kept(repository: DvcRepository, target: Path, outputs: Sequence[Any]) -> bool:
-    directory = ExportDirectory(target)
-    if not directory.result.is_file():
-        return True
+def _is_kept(repository: DvcRepository, directory: ExportDirectory, outputs: Sequence[Any]) -> bool:
     value = str(outputs[0].hash_info.value) if outputs and outputs[0].hash_info else ""
     if not value.endswith(".dir"):
         return False
-    objects = _fetch_objects(repository, target, value)
+    objects = _fetch_objects(repository, directory.path, value)
     return all(place.is_file() for place in objects.values()) and has_result(repository, value, directory)
 
 

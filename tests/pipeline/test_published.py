@@ -8,13 +8,13 @@ from exporter.conductor import describe_result, write_result
 from exporter.directory import ExportDirectory
 from exporter.errors import ConfigError, ExitCode, StorageError
 from exporter.files import write_json
+from exporter.published import read_published
 from exporter.spec import ExportSpec, Input, ModelSpec, Precision, PrecisionName
 from exporter.versions import library_versions
 from pipeline.cli import run
 from pipeline.config import Config
 from pipeline.fingerprint import take_fingerprint
 from pipeline.plan import Job, Planner
-from pipeline.published import read_published
 
 ELSEWHERE = "or choose another place with output.exports=DIR"
 

@@ -330,6 +330,34 @@ def test_an_export_that_dvc_does_not_have_is_not_replaced(
     assert kept in {hash_file(path) for path in Path(".dvc/cache").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a file", "a link"])
+def test_somebody_s_own_files_are_not_replaced(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp", "bert")
+    run("promote", "zoo")
+    place = Path("exports/mlp")
+    shutil.rmtree(place)
+    if kind == "a file":
+        place.write_text("my notes")
+    else:
+        own = place if kind == "a folder" else Path("elsewhere")
+        own.mkdir()
+        (own / "notes").write_text("my notes")
+        if kind == "a link":
+            place.symlink_to(own.resolve())
+    for command in (["rollback", "zoo"], ["checkout", "zoo", "--release", "1"]):
+        assert run(*command) == 5
+        assert "exports/mlp: " in (err := capsys.readouterr().err)
+        assert "nothing was changed" in err
+        assert (place if kind == "a file" else place / "notes").read_text() == "my notes"
+        assert place.is_symlink() == (kind == "a link")
+    assert aliases(store, "champion") == {"mlp": "2", "bert": "2"}
+    assert ExportDirectory(Path("exports/bert")).model.read_bytes().startswith(b"bert 2")
+
+
 @pytest.mark.parametrize("damage", ["changed", "gone"])
 def test_bytes_that_are_not_to_be_had_stop_a_rollback_before_anything_moves(
     store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], damage: str
