@@ -151,6 +151,9 @@ def _check_out(parsed: argparse.Namespace) -> Iterator[str]:
 
     _, manifest = _choose(parsed.name, parsed.release)
     wanted = [Wanted(manifest, model) for model in manifest.models if model.failure is None]
+    if not wanted:
+        yield f"{manifest.title}: no export passed in it; there is nothing to put in place"
+        return
     with stage(wanted) as staged:
         yield from staged.put_in_place()
     yield from _suggest_git(manifest, f"Check out {manifest.title}")

@@ -120,7 +120,7 @@ def promote(
         partial: Also of a release that did not pass, the models that were accepted.
 
     Raises:
-        GateError: The release did not pass.
+        GateError: The release did not pass, or has nothing to promote.
         ConfigError: No alias can be called so; or the store has other models under these versions: the release is
             registered in another one.
         SyncError: It is not registered, or MLflow did not move an alias; those that were moved are put back.
@@ -134,12 +134,14 @@ def promote(
             f"{manifest.title} did not pass ({', '.join(refused[:5])}); see {directory.page}, "
             "or promote those that were accepted with --partial"
         )
+    accepted = [model.id for model in manifest.models if model.verdict is Verdict.accepted]
+    if not accepted:
+        raise GateError(f"{manifest.title} has no model that was accepted; nothing was promoted; see {directory.page}")
     promotions = Promotions(root, manifest.name)
     yield from mend(store, promotions)
     registration = directory.read_registration()
     if registration is None:
         raise SyncError(f"{manifest.title} is not registered yet: python -m registry_sync sync")
-    accepted = [model.id for model in manifest.models if model.verdict is Verdict.accepted]
     wanted = [
         Move(export=one, name=name, before=_read_alias(store, name, alias), after=registration.versions[one])
         for one in accepted

@@ -611,6 +611,17 @@ def test_a_release_that_did_not_pass_is_promoted_only_in_part(
     assert aliases(store, "champion") == {"mlp": "1"}
 
 
+def test_a_release_in_which_nothing_passed_is_no_champion(
+    store: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch, record = finish_batch(failed=("mlp", "bert"), tracking=TrackingOptions())
+    Tracker(TrackingOptions(), make_options(version="1")).finish(batch, record)
+    assert run("promote", "zoo", "--partial") == 1
+    assert "zoo-1 has no model that was accepted; nothing was promoted" in capsys.readouterr().err
+    assert run("checkout", "zoo") == 0
+    assert capsys.readouterr().out == "zoo-1: no export passed in it; there is nothing to put in place\n"
+
+
 def test_checkout_puts_the_bytes_of_a_release_in_place(store: MlflowClient, repository: Path) -> None:
     release("1", "mlp", "bert")
     release("2", "mlp")
