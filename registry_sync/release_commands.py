@@ -169,15 +169,20 @@ def _suggest_git(manifest: Manifest, subject: str) -> Iterator[str]:
 
 
 def _find_wanted(name: str, versions: dict[str, str]) -> "Sequence[Wanted]":
-    """The newest release that has each export in this version of the registered model."""
+    """The newest release that has each export in this version of the registered model, and DVC's hash of it.
+
+    An export that was up to date has the same version in each, and DVC may have been off in some, or in all.
+    """
     from registry_sync.release_workspace import Wanted
 
-    wanted = {}
+    wanted: dict[str, Wanted] = {}
     for directory, manifest in find_releases(RELEASES, name):
         registration = directory.read_registration()
         for export, version in versions.items():
             model = manifest.find(export)
-            if registration is not None and model is not None and registration.versions.get(export) == version:
+            if registration is None or model is None or registration.versions.get(export) != version:
+                continue
+            if model.dvc_hash or export not in wanted or not wanted[export].model.dvc_hash:
                 wanted[export] = Wanted(manifest, model)
     missing = sorted(versions.keys() - wanted.keys())
     if missing:

@@ -1,6 +1,7 @@
 """Releases in a real MLflow store and a real DVC repository: registered, promoted, rolled back."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -609,6 +610,21 @@ def test_a_release_that_did_not_pass_is_promoted_only_in_part(
     assert aliases(store, "champion") == {"mlp": None}
     assert run("promote", "zoo", "--partial") == 0
     assert aliases(store, "champion") == {"mlp": "1"}
+
+
+def test_a_release_without_dvc_in_between_does_not_keep_the_bytes_back(store: MlflowClient, repository: Path) -> None:
+    release("1", "mlp", "bert")
+    run("promote", "zoo")
+    release("2", "mlp")
+    directory, manifest = read("2")
+    # As with tracking.dvc=false.
+    models = [dataclasses.replace(model, dvc_hash="", dvc_lock={}) for model in manifest.models]
+    directory.write_manifest(dataclasses.replace(manifest, models=models))
+    release("3", "mlp", "bert")
+    run("promote", "zoo")
+    assert run("rollback", "zoo") == 0
+    for name in ("mlp", "bert"):
+        assert ExportDirectory(Path("exports", name)).model.read_bytes().startswith(f"{name} 1".encode())
 
 
 def test_a_release_in_which_nothing_passed_is_no_champion(
