@@ -130,3 +130,17 @@ def test_a_change_says_what_in_words() -> None:
 
 def test_sizes_have_the_unit_that_suits_them() -> None:
     assert [describe_bytes(size) for size in (12, 2048, 3 << 20, 5 << 30)] == ["12 B", "2.0 KiB", "3.0 MiB", "5.0 GiB"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"size_bytes": 1000}, {"size_bytes": 1050}),
+        ({"size_bytes": 1000}, {"size_bytes": 950}),
+        ({"export_peak_bytes": 1000 * MIB}, {"export_peak_bytes": 1300 * MIB}),
+        ({"latency_s": 0.7}, {"latency_s": 2.1}),
+    ],
+)
+def test_what_is_just_what_is_allowed_is_allowed(before: dict[str, float], after: dict[str, float]) -> None:
+    (old, new) = (dataclasses.replace(BEFORE, **measure(**one)) for one in (before, after))
+    assert [change.what for change in compare_models(old, new, ReleaseBudgets()) if change.exceeded] == []
