@@ -56,7 +56,8 @@ def suggest_git(record: BatchRecord) -> str | None:
     """The command that commits to git what a batch, and its release, left there; None for nothing."""
     published = find_published(record)
     root = find_repository()
-    if root is None or is_inside_stage() or not published:
+    # Releases belong there, whether DVC is used or not.
+    if (root is None and record.release is None) or is_inside_stage() or not published:
         return None
     names = [export.id for export in published]
     listed = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else "")

@@ -15,13 +15,13 @@ __all__ = ["suggest_commit"]
 _MAX_FILES = 3
 
 
-def suggest_commit(root: Path, subject: str, exports: Sequence[Path], metrics: str) -> str | None:
+def suggest_commit(root: Path | None, subject: str, exports: Sequence[Path], metrics: str) -> str | None:
     """`git add ... && git commit -m ...` for what git does not have yet; None where there is nothing, or no git.
 
     What earlier batches left is in it: dvc.lock is one file for all.
 
     Args:
-        root: Of the DVC repository.
+        root: Of the DVC repository, if there is one.
         subject: What the commit is.
         exports: Directories of published ones.
         metrics: The folder with a file of numbers for each export.
@@ -29,7 +29,7 @@ def suggest_commit(root: Path, subject: str, exports: Sequence[Path], metrics: s
     folders = sorted({os.path.dirname(export) for export in exports})  # noqa: PTH120  (no "." for none)
     changed = _find_changed(
         [
-            *sorted({"dvc.lock", os.path.relpath(root / "dvc.lock")}),
+            *sorted({"dvc.lock", os.path.relpath(root / "dvc.lock") if root is not None else "dvc.lock"}),
             *(f":(glob){Path(folder, '*.dvc')}" for folder in folders),
             # DVC writes it, unless git ignores the exports already.
             *(str(Path(folder, ".gitignore")) for folder in folders),

@@ -156,15 +156,15 @@ def _check_out(parsed: argparse.Namespace) -> Iterator[str]:
         return
     with stage(wanted) as staged:
         yield from staged.put_in_place()
+        if len(staged.without) == len(wanted):
+            raise SyncError(f"nothing of {manifest.title} is in exports/: DVC has no version of any of its exports")
     yield from _suggest_git(manifest, f"Check out {manifest.title}")
 
 
 def _suggest_git(manifest: Manifest, subject: str) -> Iterator[str]:
     """The line for git: releases/, dvc.lock and metrics/ belong there."""
     exports = [Path(manifest.exports, model.id) for model in manifest.models if model.failure is None]
-    root = find_repository()
-    line = suggest_commit(root, subject, exports, manifest.metrics) if root is not None else None
-    if line:
+    if line := suggest_commit(find_repository(), subject, exports, manifest.metrics):
         yield line
 
 

@@ -99,23 +99,33 @@ def stage(wanted: Sequence[Wanted]) -> Iterator[Staged]:
         SyncError: Neither DVC's cache nor its remote has them; or has what stands in their places.
         IntegrityError: What DVC has is not what was released.
     """
-    missing = [one for one in wanted if not is_in_place(one)]
-    unchanged = [one for one in wanted if one not in missing]
-    due = [one for one in missing if one.model.dvc_hash]
-    without = [one for one in missing if not one.model.dvc_hash]
-    if not due:
-        yield Staged([], unchanged, without)
+    if not wanted:
+        yield Staged([], [], [])
         return
-    if find_repository() is None:
-        raise ConfigError("not a DVC repository; the bytes of a release come from DVC's cache (or --registry-only)")
-    exports = due[0].target.parent
-    folder = exports.parent / f".{exports.name}.staged"
-    with lock_output(exports), open_repository() as repository:
+    exports = wanted[0].target.parent
+    with lock_output(exports):
+        missing = [one for one in wanted if not is_in_place(one)]
+        unchanged = [one for one in wanted if one not in missing]
+        due = [one for one in missing if one.model.dvc_hash]
+        without = [one for one in missing if not one.model.dvc_hash]
+        if not due:
+            yield Staged([], unchanged, without)
+            return
+        if find_repository() is None:
+            raise ConfigError("not a DVC repository; the bytes of a release come from DVC's cache (or --registry-only)")
+        folder = exports.parent / f".{exports.name}.staged"
+        with _stage(due, folder) as staged:
+            yield Staged(staged, unchanged, without)
+
+
+@contextmanager
+def _stage(due: Sequence[Wanted], folder: Path) -> Iterator[list[tuple[Wanted, ExportDirectory]]]:
+    with open_repository() as repository:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             _require_kept(repository, [one.target for one in due])
             try:
-                staged = Staged([(one, _fetch(repository, one, folder)) for one in due], unchanged, without)
+                staged = [(one, _fetch(repository, one, folder)) for one in due]
             except OSError as error:
                 raise StorageError(f"{folder}: {error}; nothing was changed") from error
             yield staged

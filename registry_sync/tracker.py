@@ -60,7 +60,7 @@ class Tracker:
                 self._finish_dvc(run, record, report)
         if self._release is not None:
             self._finish_release(self._release, run, record, report, budget, is_mlflow_away=is_mlflow_away)
-        if self._options.dvc:
+        if self._options.dvc or self._release is not None:
             from registry_sync.dvc_commit import suggest_git
 
             # Last, so that the release is in it.

@@ -26,6 +26,7 @@ from exporter import publication
 from exporter.directory import ExportDirectory
 from exporter.errors import ExitCode, SyncError
 from exporter.files import hash_file
+from exporter.lock import lock_output
 from exporter.result import ExportResult
 from registry_sync import release_workspace
 from registry_sync.__main__ import main
@@ -455,6 +456,30 @@ def test_without_dvc_a_rollback_moves_the_aliases_and_says_what_it_leaves(
     assert run("rollback", "zoo") == 0
     assert "exports/mlp: left as it is; DVC had no version of it in zoo-1" in capsys.readouterr().out
     assert aliases(store, "champion") == {"mlp": "1", "bert": "1"}
+    # Not what was asked for, where the bytes are all that was.
+    assert run("checkout", "zoo", "--release", "1") == 6
+    assert "nothing of zoo-1 is in exports/: DVC has no version of any of its exports" in capsys.readouterr().err
+
+
+def test_without_dvc_the_line_for_git_has_the_release(here: Path) -> None:
+    git("init", "-q")
+    publish("mlp")
+    tracking = TrackingOptions(mlflow=False, dvc=False)
+    batch, record = finish_batch("mlp", tracking=tracking)
+    report = Tracker(tracking, make_options(version="1")).finish(batch, record)
+    assert report.lines[-1] == "git:    git add releases/zoo-1 && git commit -m 'Release zoo'"
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_nothing_is_put_in_place_beside_a_batch(
+    store: MlflowClient, repository: Path, capsys: pytest.CaptureFixture[str], moved: bool
+) -> None:
+    release("1", "mlp", "bert")
+    if moved:
+        release("2", "mlp")
+    with lock_output(Path("exports")):
+        assert run("checkout", "zoo", "--release", "1") == 4
+    assert "exports: in use by another run" in capsys.readouterr().err
 
 
 def test_where_an_alias_cannot_be_moved_none_is(store: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
