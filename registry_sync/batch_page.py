@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.files import write_text
 from exporter.pages.page import render_page
-from registry_sync.changes import Change, EarlierBatch, describe_change, list_changes, read_export
+from registry_sync.changes import Baseline, Change, list_changes, read_export
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
 
 __all__ = ["render_batch_page", "write_batch_page"]
@@ -28,7 +28,9 @@ class _Row:
 
     export: ExportRecord
     variant: str
-    since: str
+    # What became of it since then; and since which release, where that is not the page's.
+    words: str
+    other: str
     changes: Mapping[str, Change]
 
 
@@ -42,12 +44,12 @@ class _Matrix:
     num_variants_left_out: int
 
 
-def render_batch_page(record: BatchRecord, earlier: EarlierBatch | None = None) -> str:
+def render_batch_page(record: BatchRecord, baseline: Baseline | None = None) -> str:
     """The whole page.
 
     Args:
         record: Of the batch.
-        earlier: What to compare with.
+        baseline: What to compare with.
     """
     exports = sorted(record.exports, key=lambda export: _ORDER.index(export.outcome))
     return render_page(
@@ -57,10 +59,10 @@ def render_batch_page(record: BatchRecord, earlier: EarlierBatch | None = None) 
         record=record,
         counts=[(outcome, record.count(outcome)) for outcome in _ORDER if record.count(outcome)],
         lead=_say_verdict(record),
-        rows=[_make_row(export, earlier) for export in exports[:_MAX_ROWS]],
+        rows=[_make_row(export, baseline) for export in exports[:_MAX_ROWS]],
         num_rows_left_out=max(0, len(exports) - _MAX_ROWS),
         matrix=_make_matrix(record.exports),
-        earlier=earlier,
+        baseline=baseline,
         sum_size_bytes=sum(export.size_bytes for export in record.exports if export.outcome in GOOD),
         worst_peak_bytes=_largest([export.export_peak_bytes for export in record.exports]),
         worst_share=_largest([export.max_limit_share for export in record.exports if export.outcome in GOOD]),
@@ -68,13 +70,13 @@ def render_batch_page(record: BatchRecord, earlier: EarlierBatch | None = None) 
     )
 
 
-def write_batch_page(run: RunDirectory, record: BatchRecord, earlier: EarlierBatch | None) -> None:
+def write_batch_page(run: RunDirectory, record: BatchRecord, baseline: Baseline | None) -> None:
     """Write it beside the summary.
 
     Raises:
         OSError: The disk would not.
     """
-    write_text(run.page, render_batch_page(record, earlier))
+    write_text(run.page, render_batch_page(record, baseline))
 
 
 def _say_verdict(record: BatchRecord) -> str:
@@ -91,15 +93,16 @@ def _say_verdict(record: BatchRecord) -> str:
     return f"{num_exports - num_good:,} of {num_exports:,} exports are not proven{why}."
 
 
-def _make_row(export: ExportRecord, earlier: EarlierBatch | None) -> _Row:
-    before = earlier.exports.get(export.id) if earlier else None
+def _make_row(export: ExportRecord, baseline: Baseline | None) -> _Row:
+    before = baseline.exports.get(export.id) if baseline else None
     now = read_export(export)
     is_comparable = before is not None and export.outcome in GOOD and before.outcome in GOOD
     changes = list_changes(now, before) if before is not None and is_comparable else []
     return _Row(
         export=export,
         variant=_name_variant(export),
-        since=describe_change(now, before) if earlier else "",
+        words=baseline.describe_change(export) if baseline else "",
+        other=baseline.others.get(export.id, "") if baseline else "",
         changes={change.field: change for change in changes},
     )
 

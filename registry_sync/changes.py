@@ -1,4 +1,4 @@
-"""What changed since the last batch of the same name, in words for a reviewer's table."""
+"""What changed of an export since the batch or release that it is compared with, in words for a reviewer's table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from functools import partial
 from exporter.plain_data import DataError
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
 
-__all__ = ["Change", "EarlierBatch", "Reading", "describe_change", "find_earlier_batch", "list_changes", "read_export"]
+__all__ = ["Baseline", "Change", "Reading", "describe_change", "find_earlier_batch", "list_changes", "read_export"]
 
 # Less than this comes and goes by itself: memory by the allocator, time by whatever else the machine does.
 _MEMORY_SHARE = 0.1
@@ -45,12 +45,19 @@ class Change:
     is_more: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EarlierBatch:
-    """The last batch of a name, and its exports by their ids."""
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a batch is compared with: exports by their ids, as they were."""
 
-    run_id: str
+    # What it was: `release zoo-2026.11.23`, or `batch 20261123-020000-1a2b`.
+    title: str
     exports: Mapping[str, Reading] = field(default_factory=dict)
+    # Of an export whose reading is from another one than the title's: which.
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    def describe_change(self, export: ExportRecord) -> str:
+        """What changed of an export, in words; empty where nothing can be said."""
+        return describe_change(read_export(export), self.exports.get(export.id))
 
 
 def read_export(export: ExportRecord) -> Reading:
@@ -68,7 +75,7 @@ def read_export(export: ExportRecord) -> Reading:
     )
 
 
-def find_earlier_batch(run: RunDirectory, record: BatchRecord) -> EarlierBatch | None:
+def find_earlier_batch(run: RunDirectory, record: BatchRecord) -> Baseline | None:
     """The last batch of that name whose record lies beside this one's."""
     # Run ids begin with the time.
     earlier = sorted((path for path in run.path.parent.glob("*") if path.name < record.run_id), reverse=True)
@@ -80,7 +87,7 @@ def find_earlier_batch(run: RunDirectory, record: BatchRecord) -> EarlierBatch |
             continue
         if (other.name, other.release) == (record.name, record.release):
             readings = {one.id: read_export(one) for one in other.exports if one.outcome is not Outcome.cancelled}
-            return EarlierBatch(run_id=other.run_id, exports=readings)
+            return Baseline(title=f"batch {other.run_id}", exports=readings)
     return None
 
 

@@ -21,9 +21,9 @@ from exporter.errors import IntegrityError, SyncError
 from exporter.files import write_json
 from exporter.plain_data import DataError, flatten, to_plain
 from exporter.result import ExportResult
+from registry_sync.baseline import find_baseline
 from registry_sync.batch_page import write_batch_page
 from registry_sync.bounded import Budget
-from registry_sync.changes import find_earlier_batch
 from registry_sync.earlier_runs import find_earlier_runs
 from registry_sync.keyed import Keyed
 from registry_sync.logged_model import holds_result, log_model, search_models
@@ -125,14 +125,14 @@ class _BatchLog:
 
     def _log_summary(self, run_id: str, results: Mapping[str, ExportResult], links: Mapping[str, str]) -> None:
         record = self._record
-        earlier = find_earlier_batch(self._run, record) or find_earlier_runs(self._store, record)
-        note = render_summary(record, results, earlier, links)
+        baseline = find_baseline(self._run, record) or find_earlier_runs(self._store, record)
+        note = render_summary(record, results, baseline, links)
         metrics = collect_batch_metrics(record, results)
         tags = {"mlflow.note.content": cut_text(note)}
         self._log_values(run_id, metrics=_make_metrics(metrics, record.ended_at), tags=tags)
         # Again: MLflow may know an earlier batch that the disk does not, and a killed run has no page.
         with self._store.budget.waited_for():
-            write_batch_page(self._run, record, earlier)
+            write_batch_page(self._run, record, baseline)
         self._upload(run_id, {path.name: path for path in (self._run.page, self._run.summary, self._run.events)})
         self._store.call(self._client.log_text, run_id, note, "summary.md")
         failed = record.count(Outcome.failed) + record.count(Outcome.unproven)

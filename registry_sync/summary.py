@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from exporter.result import ExportResult
-from registry_sync.changes import EarlierBatch, describe_change, read_export
+from registry_sync.changes import Baseline
 from registry_sync.record import BatchRecord, ExportRecord, Outcome
 
 __all__ = ["render_summary"]
@@ -19,7 +19,7 @@ _HEADER = (
     "size, KiB",
     "nodes",
     "time, s",
-    "since the last",
+    "change",
     "why",
 )
 
@@ -27,7 +27,7 @@ _HEADER = (
 def render_summary(
     record: BatchRecord,
     results: Mapping[str, ExportResult] | None = None,
-    earlier: EarlierBatch | None = None,
+    baseline: Baseline | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str:
     """The counts, and a table with a row for each export, failed ones first.
@@ -35,7 +35,7 @@ def render_summary(
     Args:
         record: Of the batch.
         results: Of its exports by their ids, as far as they are at hand; the noise ratio is read from them.
-        earlier: What to compare with.
+        baseline: What to compare with.
         links: From an export's id to the page of its run.
     """
     counts = ", ".join(f"{record.count(outcome)} {outcome.words}" for outcome in Outcome if record.count(outcome))
@@ -45,10 +45,9 @@ def render_summary(
         "",
         f"| {' | '.join(_HEADER)} |",
         "|---" * len(_HEADER) + "|",
-        *(f"| {' | '.join(_cells(row, results or {}, earlier, links or {}))} |" for row in rows),
+        *(f"| {' | '.join(_cells(row, results or {}, baseline, links or {}))} |" for row in rows),
         "",
-        "noise: ONNX Runtime's error in multiples of PyTorch's own. "
-        + (f"The last batch of this name: {earlier.run_id}." if earlier else "No earlier batch of this name is known."),
+        "noise: ONNX Runtime's error in multiples of PyTorch's own. " + _say_baseline(baseline),
     ]
     return "\n".join(lines)
 
@@ -56,7 +55,7 @@ def render_summary(
 def _cells(
     export: ExportRecord,
     results: Mapping[str, ExportResult],
-    earlier: EarlierBatch | None,
+    baseline: Baseline | None,
     links: Mapping[str, str],
 ) -> tuple[str, ...]:
     result = results.get(export.id)
@@ -73,6 +72,18 @@ def _cells(
         f"{export.size_bytes / 1024:,.0f}" if export.size_bytes else "",
         str(export.num_nodes or ""),
         f"{export.duration_s:.1f}",
-        describe_change(read_export(export), earlier.exports.get(export.id)) if earlier else "",
+        _describe_change(export, baseline) if baseline else "",
         why.replace("|", "/"),
     )
+
+
+def _describe_change(export: ExportRecord, baseline: Baseline) -> str:
+    words, other = baseline.describe_change(export), baseline.others.get(export.id)
+    return f"{words} ({other})" if words and other else words
+
+
+def _say_baseline(baseline: Baseline | None) -> str:
+    if baseline is None:
+        return "No earlier batch of this name is known."
+    others = " A row that names another release is since that one, the last in which the export was accepted."
+    return f"change: since {baseline.title}.{others if baseline.others else ''}"

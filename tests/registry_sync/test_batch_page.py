@@ -11,7 +11,7 @@ from records import CANCELLED, FAILED, PASSED, UP_TO_DATE, make_batch
 from report_data import HOSTILE
 
 from registry_sync.batch_page import render_batch_page, write_batch_page
-from registry_sync.changes import EarlierBatch, read_export
+from registry_sync.changes import Baseline, read_export
 from registry_sync.record import ExportRecord, Outcome, RunDirectory
 
 BEFORE = replace(PASSED, max_limit_share=0.02, max_noise_ratio=1.5)
@@ -28,12 +28,12 @@ NOW = replace(
 )
 
 
-def read(*exports: ExportRecord, earlier: EarlierBatch | None = None):
-    return read_page(render_batch_page(make_batch(*exports), earlier))
+def read(*exports: ExportRecord, baseline: Baseline | None = None):
+    return read_page(render_batch_page(make_batch(*exports), baseline))
 
 
-def earlier_batch(*exports: ExportRecord) -> EarlierBatch:
-    return EarlierBatch(run_id="20251231-000000-ffff", exports={one.id: read_export(one) for one in exports})
+def compare_with(*exports: ExportRecord) -> Baseline:
+    return Baseline(title="batch 20251231-000000-ffff", exports={one.id: read_export(one) for one in exports})
 
 
 def test_what_failed_stands_first_and_says_why():
@@ -53,18 +53,18 @@ def test_the_numbers_of_an_export_are_those_of_its_record():
     assert "No earlier batch of this name is known." in text
 
 
-def test_each_number_has_its_change_since_the_last_batch():
-    text = read(NOW, earlier=earlier_batch(BEFORE)).text
+def test_each_number_has_its_change():
+    text = read(NOW, baseline=compare_with(BEFORE)).text
     assert (
         "8 % x4 0.5 x0.33 300 MiB +100 % 1.46 MiB -50 % 45 +3 24.7 s +100 % 410 \N{GREEK SMALL LETTER MU}s -67 %"
         in text
     )
-    assert "Changes are since 20251231-000000-ffff" in text
+    assert "Changes are since batch 20251231-000000-ffff; what" in text
 
 
 def test_what_comes_and_goes_by_itself_is_no_change():
     now = replace(BEFORE, export_peak_bytes=155 * 2**20, duration_s=14.0, latency_s=0.0015, max_noise_ratio=1.9)
-    assert "passed as before" in read(now, earlier=earlier_batch(BEFORE)).text
+    assert "passed as before" in read(now, baseline=compare_with(BEFORE)).text
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,17 @@ def test_what_comes_and_goes_by_itself_is_no_change():
 )
 def test_what_became_of_an_export_before_is_told(before, words):
     exports = {} if before is None else {BEFORE.id: read_export(before)}
-    assert words in read(BEFORE, earlier=EarlierBatch(run_id="r", exports=exports)).text
+    assert words in read(BEFORE, baseline=Baseline(title="r", exports=exports)).text
+
+
+def test_a_row_names_the_release_that_it_is_compared_with_where_that_is_not_the_last():
+    exports = {one.id: read_export(one) for one in (BEFORE, UP_TO_DATE)}
+    others = {BEFORE.id: "zoo-1", UP_TO_DATE.id: "zoo-2", CANCELLED.id: "zoo-1"}
+    text = read(NOW, UP_TO_DATE, CANCELLED, baseline=Baseline("release zoo-3", exports, others)).text
+    assert "Changes are since release zoo-3, or since the release that a row names" in text
+    assert "passed since zoo-1 8 % x4" in text
+    assert "up to date as before (zoo-2)" in text
+    assert "cancelled \N{EN DASH}" in text
 
 
 def test_models_and_variants_make_a_matrix_where_there_are_several_of_both():

@@ -1,4 +1,4 @@
-"""What a reviewer is told of the difference from the last batch."""
+"""What a reviewer is told of the difference from an earlier batch."""
 
 import dataclasses
 from pathlib import Path
@@ -70,5 +70,5 @@ def test_the_last_batch_of_the_same_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "runs/20260104-120000-0000/summary.json").write_text("{")
     earlier = find_earlier_batch(run, record)
     assert earlier is not None
-    assert earlier.run_id == "20260103-000000-0000"
+    assert earlier.title == "batch 20260103-000000-0000"
     assert earlier.exports == {export.id: read_export(export) for export in record.exports}

@@ -6,6 +6,7 @@ import pytest
 from exporter.errors import FailureKind
 from exporter.plain_data import DataError
 from exporter.result import Failure, Step
+from registry_sync.changes import Baseline, Reading
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
 from registry_sync.summary import render_summary
@@ -91,3 +92,14 @@ def test_the_note_lists_failed_exports_first_with_their_kind() -> None:
     assert "parity: parity_failed" in rows[1]
     assert rows[2].startswith("| mlp | passed |")
     assert "1 passed, 1 failed" in note
+
+
+def test_the_note_names_the_release_that_it_compares_with() -> None:
+    now = [make_export(name, Outcome.passed, num_nodes=12) for name in ("mlp", "bert")]
+    before = {name: Reading(outcome=Outcome.passed, num_nodes=10) for name in ("mlp", "bert")}
+    note = render_summary(make_batch(*now), baseline=Baseline("release zoo-2", before, {"bert": "zoo-1"}))
+    assert "change: since release zoo-2. A row that names another release" in note
+    assert "| nodes +2 |" in note
+    assert "| nodes +2 (zoo-1) |" in note
+    assert "change: since batch 1." in render_summary(make_batch(*now), baseline=Baseline("batch 1", before))
+    assert "No earlier batch of this name is known." in render_summary(make_batch(*now))
