@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from exporter.pages.formats import say_bytes, say_growth, say_number
 from exporter.plain_data import DataError
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
 
@@ -12,6 +13,8 @@ __all__ = ["Baseline", "Change", "Reading", "describe_change", "find_earlier_bat
 # Less than this comes and goes by itself: memory by the allocator, time by whatever else the machine does.
 _MEMORY_SHARE = 0.1
 _TIME_SHARE = 0.5
+# What is less of a size than this is told in bytes.
+_SIZE_SHARE = 0.001
 # A difference moves with the order of summation; by this factor it is worth a look.
 _DIFF_FACTOR = 2.0
 # Further back a name has most likely meant something else.
@@ -116,18 +119,24 @@ def list_changes(now: Reading, before: Reading) -> list[Change]:
 
 
 def _describe_factor(now: float, before: float) -> str:
-    return "" if 1 / _DIFF_FACTOR < now / before < _DIFF_FACTOR else f"x{now / before:.2g}"
+    return "" if 1 / _DIFF_FACTOR < now / before < _DIFF_FACTOR else f"x{say_number(now / before)}"
 
 
-def _describe_share(now: float, before: float, threshold: float = 0.0) -> str:
-    if now == before or abs(now / before - 1) < threshold:
+def _describe_share(now: float, before: float, threshold: float) -> str:
+    return "" if abs(now / before - 1) < threshold else say_growth(now, before)
+
+
+def _describe_size(now: float, before: float) -> str:
+    """Any change of what is meant to be the same each time; in bytes, where it would be 0.0 % of a large model."""
+    if now == before:
         return ""
-    share = 100 * (now / before - 1)
-    return f"{share:+.0f} %" if abs(share) >= 1 else f"{share:+.1g} %"
+    if abs(now / before - 1) < _SIZE_SHARE:
+        return f"{'+' if now > before else ''}{say_bytes(now - before)}"
+    return say_growth(now, before, places=0 if abs(now / before - 1) >= 10 * _SIZE_SHARE else 1)
 
 
 def _describe_count(now: float, before: float) -> str:
-    return f"{now - before:+.0f}" if now != before else ""
+    return f"{now - before:+,.0f}" if now != before else ""
 
 
 # Field, name, and what says how it differs. In words the share of the limit is told by the difference that it is of.
@@ -135,7 +144,7 @@ _COMPARED: Sequence[tuple[str, str, Callable[[float, float], str]]] = (
     ("max_abs_diff", "diff", _describe_factor),
     ("max_limit_share", "", _describe_factor),
     ("max_noise_ratio", "noise", _describe_factor),
-    ("size_bytes", "size", _describe_share),
+    ("size_bytes", "size", _describe_size),
     ("num_nodes", "nodes", _describe_count),
     ("export_peak_bytes", "peak", partial(_describe_share, threshold=_MEMORY_SHARE)),
     ("duration_s", "time", partial(_describe_share, threshold=_TIME_SHARE)),

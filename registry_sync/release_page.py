@@ -11,8 +11,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from exporter.pages.formats import say_bytes, say_count, say_number, say_seconds
 from registry_sync.failure_ledger import list_failures
-from registry_sync.release_difference import compare_models, describe_bytes
+from registry_sync.release_difference import compare_models
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, ReleasedModel, Verdict
 from registry_sync.release_options import ReleaseBudgets
 
@@ -249,12 +250,12 @@ def _list_cells(model: ReleasedModel) -> tuple[str, ...]:
         model.verdict.words,
         str(model.opset_version),
         model.precision,
-        "" if parity.max_abs_diff is None else f"{parity.max_abs_diff:.1e}",
-        "" if parity.max_noise_ratio is None else f"{parity.max_noise_ratio:.1f}",
-        "" if measured.export_peak_bytes is None else describe_bytes(measured.export_peak_bytes),
-        "" if measured.latency_s is None else f"{measured.latency_s * 1000:.3g} ms",
-        describe_bytes(measured.size_bytes) if measured.size_bytes else "",
-        str(measured.num_nodes or ""),
+        "" if parity.max_abs_diff is None else say_number(parity.max_abs_diff),
+        "" if parity.max_noise_ratio is None else say_number(parity.max_noise_ratio),
+        "" if measured.export_peak_bytes is None else say_bytes(measured.export_peak_bytes),
+        "" if measured.latency_s is None else say_seconds(measured.latency_s),
+        say_bytes(measured.size_bytes) if measured.size_bytes else "",
+        say_count(measured.num_nodes) if measured.num_nodes else "",
         "anew" if model.is_new else "was up to date",
     )
 
@@ -281,7 +282,7 @@ def _describe_versions(manifest: Manifest) -> Table:
 
 def _describe_files(manifest: Manifest) -> Table:
     rows = [
-        Row((f"{model.id}/{file.path}", describe_bytes(file.size_bytes), file.sha256))
+        Row((f"{model.id}/{file.path}", say_bytes(file.size_bytes), file.sha256))
         for model in manifest.models
         for file in model.model_files
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from exporter.pages.formats import say_bytes, say_count, say_number, say_seconds
 from exporter.result import ExportResult
 from registry_sync.changes import Baseline
 from registry_sync.record import BatchRecord, ExportRecord, Outcome
@@ -15,10 +16,10 @@ _HEADER = (
     "precision",
     "max_abs_diff",
     "noise",
-    "peak, MiB",
-    "size, KiB",
+    "peak",
+    "size",
     "nodes",
-    "time, s",
+    "time",
     "change",
     "why",
 )
@@ -41,7 +42,7 @@ def render_summary(
     counts = ", ".join(f"{record.count(outcome)} {outcome.words}" for outcome in Outcome if record.count(outcome))
     rows = sorted(record.exports, key=lambda export: export.outcome not in (Outcome.failed, Outcome.unproven))
     lines = [
-        f"**{record.name}**: {counts}, in {record.duration_s:.1f} s",
+        f"**{record.name}**: {counts}, in {say_seconds(record.duration_s)}",
         "",
         f"| {' | '.join(_HEADER)} |",
         "|---" * len(_HEADER) + "|",
@@ -66,12 +67,12 @@ def _cells(
         export.outcome.words,
         str(export.opset_version),
         export.precision,
-        "" if export.max_abs_diff is None else f"{export.max_abs_diff:.1e}",
-        "" if ratio is None else f"{ratio:.1f}",
-        "" if export.export_peak_bytes is None else f"{export.export_peak_bytes / 2**20:.0f}",
-        f"{export.size_bytes / 1024:,.0f}" if export.size_bytes else "",
-        str(export.num_nodes or ""),
-        f"{export.duration_s:.1f}",
+        "" if export.max_abs_diff is None else say_number(export.max_abs_diff),
+        "" if ratio is None else say_number(ratio),
+        "" if export.export_peak_bytes is None else say_bytes(export.export_peak_bytes),
+        say_bytes(export.size_bytes) if export.size_bytes else "",
+        say_count(export.num_nodes) if export.num_nodes else "",
+        say_seconds(export.duration_s) if export.duration_s else "",
         _describe_change(export, baseline) if baseline else "",
         why.replace("|", "/"),
     )

@@ -56,7 +56,7 @@ def test_the_numbers_of_an_export_are_those_of_its_record():
 def test_each_number_has_its_change():
     text = read(NOW, baseline=compare_with(BEFORE)).text
     assert (
-        "8 % x4 0.5 x0.33 300 MiB +100 % 1.46 MiB -50 % 45 +3 24.7 s +100 % 410 \N{GREEK SMALL LETTER MU}s -67 %"
+        "8 % x4 0.5 x0.333 300 MiB +100 % 1.46 MiB -50 % 45 +3 24.7 s +100 % 410 \N{GREEK SMALL LETTER MU}s -67 %"
         in text
     )
     assert "Changes are since batch 20251231-000000-ffff; what" in text

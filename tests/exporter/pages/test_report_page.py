@@ -179,7 +179,7 @@ def test_the_picture_places_errors_by_powers_of_ten_and_the_limit_among_them():
     assert zero < least < low < view.limit_x < high <= beyond < 100
     # Equal steps for equal factors.
     assert low - least == pytest.approx(high - view.limit_x, abs=0.02)
-    assert [tick.label for tick in view.ticks] == ["0.1 %", "1 %", "10 %", "limit", "10\N{MULTIPLICATION SIGN}"]
+    assert [tick.label for tick in view.ticks] == ["0.1 %", "1 %", "10 %", "limit", "10 \N{MULTIPLICATION SIGN}"]
 
 
 def test_an_output_with_two_gates_is_shown_by_the_one_it_comes_nearer_to():
@@ -258,3 +258,21 @@ def test_a_result_of_an_earlier_modelpress_has_a_page(tmp_path):
     text = read_page(render_stored_page(ExportDirectory(tmp_path))).text
     assert "bert passed" in text
     assert "not recorded" in text
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "-1.5", "1e-320", "8.4e6", "1" + "0" * 400]
+)
+def test_whatever_number_a_record_holds_there_is_a_page(tmp_path, number):
+    directory = ExportDirectory(tmp_path / "bert")
+    directory.path.mkdir()
+    write_json(directory.result, make_result())
+    text = directory.result.read_text()
+    for key in ("in_tolerances", "max_abs_diff", "rel_l2", "rms", "scale", "ratio", "duration_s", "latency_s", "cpu_s"):
+        text = re.sub(rf'("{key}": )[-\d.e]+', rf"\g<1>{number}", text)
+    directory.result.write_text(text)
+    page = read_page(render_stored_page(directory))
+    assert "bert" in page.text
+    assert page.unbalanced == []
+    assert ("cannot be read" in page.text) == (len(number) > 400)
+    assert "Worst error 8.4 million \N{MULTIPLICATION SIGN} of its limit" in page.text or number != "8.4e6"
