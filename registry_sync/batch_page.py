@@ -9,14 +9,22 @@ from pathlib import Path
 
 from exporter.files import write_text
 from exporter.pages.page import render_page
+from exporter.result import Failure
 from registry_sync.changes import Baseline, Change, list_changes, read_export
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
 
 __all__ = ["render_batch_page", "write_batch_page"]
 
-_MAX_ROWS = 2000
+_MAX_ROWS = 5000
 _MAX_MODELS = 200
-_MAX_VARIANTS = 12
+_MAX_VARIANTS = 100
+# With more variants than this a verdict is a tile, not a word.
+_MAX_WORDS = 8
+# A table with more rows scrolls within a frame, under its headings.
+_MAX_OPEN_ROWS = 25
+_MAX_CAUSES = 100
+_MAX_NAMES = 12
+_MAX_KINDS = 5
 _FOLDER = Path(__file__).parent
 # What a reviewer has to look at comes first.
 _ORDER = (Outcome.failed, Outcome.unproven, Outcome.cancelled, Outcome.passed, Outcome.up_to_date)
@@ -42,6 +50,18 @@ class _Matrix:
     models: list[tuple[str, list[ExportRecord | None]]]
     num_models_left_out: int
     num_variants_left_out: int
+    has_words: bool
+    is_tall: bool
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """One failure, and the exports that have it."""
+
+    failure: Failure
+    outcome: Outcome
+    names: list[str]
+    num_names: int
 
 
 def render_batch_page(record: BatchRecord, baseline: Baseline | None = None) -> str:
@@ -52,6 +72,7 @@ def render_batch_page(record: BatchRecord, baseline: Baseline | None = None) -> 
         baseline: What to compare with.
     """
     exports = sorted(record.exports, key=lambda export: _ORDER.index(export.outcome))
+    causes = _group_causes(exports)
     return render_page(
         "batch_page.html.j2",
         _FOLDER,
@@ -61,7 +82,10 @@ def render_batch_page(record: BatchRecord, baseline: Baseline | None = None) -> 
         lead=_say_verdict(record),
         rows=[_make_row(export, baseline) for export in exports[:_MAX_ROWS]],
         num_rows_left_out=max(0, len(exports) - _MAX_ROWS),
+        is_tall=len(exports) > _MAX_OPEN_ROWS,
         matrix=_make_matrix(record.exports),
+        causes=causes[:_MAX_CAUSES],
+        num_causes_left_out=max(0, len(causes) - _MAX_CAUSES),
         baseline=baseline,
         sum_size_bytes=sum(export.size_bytes for export in record.exports if export.outcome in GOOD),
         worst_peak_bytes=_largest([export.export_peak_bytes for export in record.exports]),
@@ -88,8 +112,11 @@ def _say_verdict(record: BatchRecord) -> str:
     for export in record.exports:
         if export.failure is not None:
             kinds[export.failure.kind] = kinds.get(export.failure.kind, 0) + 1
-    told = sorted(kinds.items(), key=lambda item: -item[1])[:5]
-    why = f": {', '.join(f'{count:,} {kind}' for kind, count in told)}" if told else ""
+    told = sorted(kinds.items(), key=lambda item: -item[1])
+    words = [f"{count:,} {kind}" for kind, count in told[:_MAX_KINDS]]
+    if len(told) > _MAX_KINDS:
+        words.append(f"{sum(count for _, count in told[_MAX_KINDS:]):,} of {len(told) - _MAX_KINDS} other kinds")
+    why = f": {', '.join(words)}" if words else ""
     return f"{num_exports - num_good:,} of {num_exports:,} exports are not proven{why}."
 
 
@@ -128,7 +155,23 @@ def _make_matrix(exports: Sequence[ExportRecord]) -> _Matrix | None:
         ],
         num_models_left_out=max(0, len(models) - _MAX_MODELS),
         num_variants_left_out=len(variants) - len(shown),
+        has_words=len(shown) <= _MAX_WORDS,
+        is_tall=len(models) > _MAX_OPEN_ROWS,
     )
+
+
+def _group_causes(exports: Sequence[ExportRecord]) -> list[_Cause]:
+    """Failures that have one fingerprint together, those of most exports first."""
+    groups: dict[object, list[ExportRecord]] = {}
+    for export in exports:
+        if (failure := export.failure) is not None:
+            groups.setdefault(failure.fingerprint or (failure.kind, failure.cause), []).append(export)
+    causes = []
+    for group in sorted(groups.values(), key=len, reverse=True):
+        assert group[0].failure is not None
+        names = [export.id for export in group]
+        causes.append(_Cause(group[0].failure, group[0].outcome, names[:_MAX_NAMES], len(names)))
+    return causes
 
 
 def _largest(values: Sequence[float | None]) -> float | None:

@@ -10,6 +10,7 @@ from page_text import read_page
 from records import CANCELLED, FAILED, PASSED, UP_TO_DATE, make_batch
 from report_data import HOSTILE
 
+from exporter.errors import FailureKind
 from registry_sync.batch_page import render_batch_page, write_batch_page
 from registry_sync.changes import Baseline, read_export
 from registry_sync.record import ExportRecord, Outcome, RunDirectory
@@ -99,14 +100,54 @@ def test_a_variant_that_was_not_asked_for_is_no_verdict():
 
 
 def test_thousands_of_exports_are_cut_and_failed_ones_are_kept():
-    passed = [replace(PASSED, id=f"m{place}-opset{place % 50}", model=f"m{place}") for place in range(5000)]
+    passed = [replace(PASSED, id=f"m{place}-opset{place % 150}", model=f"m{place}") for place in range(6000)]
     page = read(*passed, replace(FAILED, id="the-last"))
     assert "the-last" in page.text
-    assert "Left out here: 3,001 more exports, none of which failed more than these" in page.text
-    assert "Left out here: 4,801 more models; the table has them." in page.text
-    assert "Left out here: 39 more variants; the table has them." in page.text
-    many = [replace(FAILED, id=f"m{place}") for place in range(300)]
-    assert "Left out here: 100 more causes" in read(*many).text
+    assert "Left out here: 1,001 more exports, none of which failed more than these" in page.text
+    assert "Left out here: 5,801 more models; the table has them." in page.text
+    assert "Left out here: 51 more variants; the table has them." in page.text
+
+
+@pytest.mark.parametrize(("num_variants", "are_tiles"), [(8, False), (9, True)])
+def test_with_many_variants_a_verdict_is_a_tile_and_every_kind_of_tile_is_explained(num_variants, are_tiles):
+    exports = [
+        replace(PASSED if model == "a" else FAILED, id=f"{model}-opset{place}", model=model)
+        for model in "ab"
+        for place in range(num_variants)
+    ]
+    html = render_batch_page(make_batch(*exports))
+    # And one of each kind in the key.
+    assert html.count('class="tile passed"') == (num_variants + 1) * are_tiles
+    assert html.count('class="tile failed"') == (num_variants + 1) * are_tiles
+    assert '<span class="tile passed" title="passed"></span>passed</li>' in html or not are_tiles
+
+
+def test_a_long_table_scrolls_under_its_headings():
+    html = [
+        render_batch_page(make_batch(*(replace(PASSED, id=f"m{place}") for place in range(count))))
+        for count in (25, 26)
+    ]
+    assert ['<div class="scroll tall"' in page for page in html] == [False, True]
+
+
+def test_a_failure_of_many_exports_is_told_once():
+    one = replace(FAILED.failure, cause="output 0 is off", fingerprint="f1")
+    same = replace(one, cause="output 1 is off")
+    other = replace(one, cause="no such operator", fingerprint="f2")
+    exports = [replace(FAILED, id=f"m{place}", failure=same if place else one) for place in range(20)]
+    text = read(replace(FAILED, id="vit", failure=other), *exports).text
+    assert text.count(" is off") == 1
+    assert "Why 20 exports capture: crashed output 0 is off h m0, m1, m2," in text
+    assert "m11 and 8 more vit capture: crashed no such operator h" in text
+    # A record of a version without fingerprints.
+    many = [replace(FAILED, id=f"m{place}", failure=replace(FAILED.failure, cause=f"c{place}")) for place in range(150)]
+    assert "Left out here: 50 more causes" in read(*many).text
+
+
+def test_kinds_of_failures_that_are_not_named_are_counted():
+    kinds = list(FailureKind)[:7]
+    exports = [replace(FAILED, failure=replace(FAILED.failure, kind=kind)) for kind in kinds for _ in range(2)]
+    assert ", 4 of 2 other kinds." in read(*exports).text
 
 
 @pytest.mark.parametrize("text", HOSTILE)
