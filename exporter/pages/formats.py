@@ -5,10 +5,12 @@ Three digits say what a reviewer decides by. Exponents are for errors alone, wri
 """
 
 import math
+import re
 
 __all__ = [
     "FILTERS",
     "cut",
+    "keep_units",
     "say_bytes",
     "say_count",
     "say_factor",
@@ -124,6 +126,11 @@ def cut(text: str, length: int = _MAX_NAME) -> str:
     return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
 
 
+def keep_units(text: str) -> str:
+    """A sentence in which no line begins with a percent sign or a sign for times."""
+    return re.sub(r"(?<=\d) (?=[%\N{MULTIPLICATION SIGN}])", "\N{NO-BREAK SPACE}", text)
+
+
 def _say_endless(value: float) -> str:
     if math.isnan(value):
         return "NaN"
@@ -148,4 +155,5 @@ FILTERS = {
     "number": say_number,
     "seconds": say_seconds,
     "share": say_share,
+    "unbroken": keep_units,
 }

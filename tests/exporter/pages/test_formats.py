@@ -4,6 +4,7 @@ import pytest
 
 from exporter.pages.formats import (
     cut,
+    keep_units,
     say_bytes,
     say_count,
     say_factor,
@@ -132,3 +133,10 @@ def test_growth_is_told_in_percent_or_as_a_multiple(now, places, text):
 def test_what_is_cut_says_how_long_it_was():
     assert cut("abc", 3) == "abc"
     assert cut("abcd", 3) == "abc… (4 characters)"
+
+
+def test_no_line_begins_with_the_sign_of_a_number():
+    nbsp = "\N{NO-BREAK SPACE}"
+    assert keep_units("at most 98 % of 3 \N{MULTIPLICATION SIGN} it") == (
+        f"at most 98{nbsp}% of 3{nbsp}\N{MULTIPLICATION SIGN} it"
+    )
