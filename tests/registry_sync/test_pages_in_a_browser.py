@@ -13,7 +13,8 @@ from graph_data import make_model
 from mlflow import MlflowClient
 from mlflow_server import Server
 from page_batch import RUN, make_page_run
-from records import FAILED, PASSED, make_batch
+from records import CANCELLED, FAILED, PASSED, UP_TO_DATE, make_batch
+from release_data import make_judged_release
 from report_data import HOSTILE, make_case, make_failed_result, make_hostile_result, make_output, make_result
 
 from exporter.directory import ExportDirectory
@@ -23,6 +24,7 @@ from exporter.pages.report_page import render_report_page
 from registry_sync.batch_page import render_batch_page
 from registry_sync.mlflow_log import log_batch
 from registry_sync.options import TrackingOptions
+from registry_sync.release_page import describe_release, render_html
 from registry_sync.tags import KEY_TAG
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -195,12 +197,14 @@ def test_no_page_is_wider_than_its_window(tmp_path: Path, width: int):
     many = [make_output(f"a_rather_long_name_of_an_output_{place}", passed=place % 2 == 0) for place in range(50)]
     results = [make_result(), make_failed_result(cases=[make_case("example", *many)])]
     results += [make_hostile_result(text) for text in HOSTILE]
+    pages = [render_report_page(result) for result in results]
+    pages.append(render_html(describe_release(*make_judged_release())))
     with run_browser(width=width) as (context, seen):
-        for place, result in enumerate(results):
+        for place, html in enumerate(pages):
             path = tmp_path / f"{place}.html"
-            write_text(path, render_report_page(result))
+            write_text(path, html)
             page = open_file(context, path)
-            assert page.evaluate(OVERFLOW) == 0, result.id[:40]
+            assert page.evaluate(OVERFLOW) == 0, place
             assert page.evaluate("window.hit") is None
             page.close()
         assert seen.of_our_pages() == []
@@ -220,10 +224,16 @@ def test_a_page_is_whole_without_scripts(tmp_path: Path):
 def test_text_can_be_read_on_what_is_behind_it(tmp_path: Path, dark: bool):
     """At least 4.5 to 1, as the Web Content Accessibility Guidelines (1.4.3) ask of small text."""
     write_text(tmp_path / "report.html", render_report_page(make_failed_result()))
-    with run_browser(dark=dark) as (context, _):
-        page = open_file(context, tmp_path / "report.html")
-        found = page.evaluate(CONTRASTS)
-    assert len(found) > 50
+    write_text(tmp_path / "changes.html", render_html(describe_release(*make_judged_release())))
+    write_text(tmp_path / "index.html", render_batch_page(make_batch(PASSED, FAILED, CANCELLED, UP_TO_DATE)))
+    with run_browser(dark=dark) as (context, seen):
+        found = []
+        for name in ("report", "changes", "index"):
+            page = open_file(context, tmp_path / f"{name}.html")
+            assert is_dark(page) == dark
+            found += page.evaluate(CONTRASTS)
+    assert seen.of_our_pages() == []
+    assert len(found) > 150
     assert [(round(ratio, 2), text) for ratio, text in found if ratio < 4.5] == []
 
 
