@@ -11,7 +11,7 @@ from exporter.files import write_text
 from exporter.pages.page import render_page
 from exporter.result import Failure
 from registry_sync.changes import Baseline, Change, list_changes, read_export
-from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
+from registry_sync.record import GOOD, REVIEWED, BatchRecord, ExportRecord, Outcome, RunDirectory
 
 __all__ = ["render_batch_page", "write_batch_page"]
 
@@ -26,8 +26,6 @@ _MAX_CAUSES = 100
 _MAX_NAMES = 12
 _MAX_KINDS = 5
 _FOLDER = Path(__file__).parent
-# What a reviewer has to look at comes first.
-_ORDER = (Outcome.failed, Outcome.unproven, Outcome.cancelled, Outcome.passed, Outcome.up_to_date)
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,14 @@ def render_batch_page(record: BatchRecord, baseline: Baseline | None = None) -> 
         record: Of the batch.
         baseline: What to compare with.
     """
-    exports = sorted(record.exports, key=lambda export: _ORDER.index(export.outcome))
+    exports = sorted(record.exports, key=lambda export: REVIEWED.index(export.outcome))
     causes = _group_causes(exports)
     return render_page(
         "batch_page.html.j2",
         _FOLDER,
         "batch_page.js",
         record=record,
-        counts=[(outcome, record.count(outcome)) for outcome in _ORDER if record.count(outcome)],
+        counts=[(outcome, record.count(outcome)) for outcome in REVIEWED if record.count(outcome)],
         lead=_say_verdict(record),
         rows=[_make_row(export, baseline) for export in exports[:_MAX_ROWS]],
         num_rows_left_out=max(0, len(exports) - _MAX_ROWS),

@@ -105,8 +105,7 @@ class _BatchLog:
         else:
             children = list(map(log, ended, results.values()))
         if parent.info.status == "RUNNING":
-            page = f"#/experiments/{self._store.experiment_id}/runs"
-            links = {export.id: f"{page}/{child}" for export, child in zip(ended, children, strict=True)}
+            links = {export.id: self._locate(child) for export, child in zip(ended, children, strict=True)}
             self._log_summary(parent.info.run_id, results | self._read_up_to_date(), links)
         self._runs.remove_doubles()
         self._models.remove_doubles()
@@ -114,6 +113,10 @@ class _BatchLog:
         with self._store.budget.waited_for():
             write_json(self._run.mlflow_marker, ids)
         return self._problems
+
+    def _locate(self, run_id: str) -> str:
+        """A run's page, as one page of MLflow's links to another."""
+        return f"#/experiments/{self._store.experiment_id}/runs/{run_id}"
 
     def _read_up_to_date(self) -> dict[str, ExportResult]:
         results = {}
@@ -126,7 +129,8 @@ class _BatchLog:
     def _log_summary(self, run_id: str, results: Mapping[str, ExportResult], links: Mapping[str, str]) -> None:
         record = self._record
         baseline = find_baseline(self._run, record) or find_earlier_runs(self._store, record)
-        note = render_summary(record, results, baseline, links)
+        page = f"{self._locate(run_id)}/artifacts/{self._run.page.name}"
+        note = render_summary(record, results, baseline, links, page)
         metrics = collect_batch_metrics(record, results)
         tags = {"mlflow.note.content": cut_text(note)}
         self._log_values(run_id, metrics=_make_metrics(metrics, record.ended_at), tags=tags)

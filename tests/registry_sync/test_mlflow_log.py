@@ -92,8 +92,10 @@ def test_the_model_of_an_export_that_failed_is_evidence_unless_it_is_large(
 
 def test_the_note_compares_with_the_last_batch_on_disk_or_else_in_mlflow(store: str, run: RunDirectory) -> None:
     first = log(run, TrackingOptions(uri=store, experiment="compared"))
-    note = find(store, "compared")[first.run_id].data.tags["mlflow.note.content"]
-    assert "No earlier batch of this name is known." in note
+    parent = find(store, "compared")[first.run_id]
+    place = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/index.html"
+    told = f"\n\nNo earlier batch of this name is known. [All of it as a page]({place}).\n\n"
+    assert told in parent.data.tags["mlflow.note.content"]
     result = run.read_result("good")
     for run_id in ("20260102-000000-0000", "20260103-000000-0000"):
         later = RunDirectory(Path("runs") / run_id)
@@ -109,12 +111,12 @@ def test_the_note_compares_with_the_last_batch_on_disk_or_else_in_mlflow(store: 
             shutil.rmtree("runs/20260102-000000-0000")
         log(later, TrackingOptions(uri=store, experiment="compared"))
     notes = {key: entry.data.tags.get("mlflow.note.content", "") for key, entry in find(store, "compared").items()}
-    assert f"change: since batch {first.run_id}." in notes["20260102-000000-0000"]
-    assert "change: since batch 20260102-000000-0000." in notes["20260103-000000-0000"]
+    assert f"Changes are since batch {first.run_id}." in notes["20260102-000000-0000"]
+    assert "Changes are since batch 20260102-000000-0000." in notes["20260103-000000-0000"]
     # MLflow has the size of the result, which is half of what these summaries say.
-    row = next(line for line in notes["20260103-000000-0000"].splitlines() if line.startswith("| [good]"))
-    assert "size +100 %" in row
-    assert "| as before |" in next(line for line in notes["20260103-000000-0000"].splitlines() if "[bad]" in line)
+    lines = [" ".join(line.split()) for line in notes["20260103-000000-0000"].splitlines()]
+    assert "size +100 %" in next(line for line in lines if line.startswith("| [good]"))
+    assert "| as before |" in next(line for line in lines if "[bad]" in line)
 
 
 def test_an_old_release_that_is_logged_late_is_compared_with_the_one_before_it(store: str, run: RunDirectory) -> None:
@@ -125,7 +127,7 @@ def test_an_old_release_that_is_logged_late_is_compared_with_the_one_before_it(s
         directory.write_manifest(manifest)
     run.write_summary(dataclasses.replace(run.read_summary(), name="zoo", release="zoo"))
     record = log(run, TrackingOptions(uri=store, experiment="late"))
-    assert "change: since release zoo-1." in find(store, "late")[record.run_id].data.tags["mlflow.note.content"]
+    assert "Changes are since release zoo-1." in find(store, "late")[record.run_id].data.tags["mlflow.note.content"]
     assert "release zoo-1</bdi>" in run.page.read_text()
 
 
