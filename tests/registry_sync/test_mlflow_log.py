@@ -94,7 +94,7 @@ def test_the_note_compares_with_the_last_batch_on_disk_or_else_in_mlflow(store: 
     first = log(run, TrackingOptions(uri=store, experiment="compared"))
     parent = find(store, "compared")[first.run_id]
     place = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/index.html"
-    told = f"\n\nNo earlier batch of this name is known. [All of it as a page]({place}).\n\n"
+    told = f" · [as a page]({place})\n\nNo earlier batch of this name is known.\n\n"
     assert told in parent.data.tags["mlflow.note.content"]
     result = run.read_result("good")
     for run_id in ("20260102-000000-0000", "20260103-000000-0000"):

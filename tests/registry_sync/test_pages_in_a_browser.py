@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from browser import needs_browser, open_artifact, open_file, run_browser
+from browser import find_artifact, needs_browser, open_artifact, open_file, run_browser
 from graph_data import make_model
 from mlflow import MlflowClient
 from mlflow_server import Server
@@ -153,6 +153,15 @@ def test_mlflow_shows_the_page_of_the_batch_and_it_can_be_sorted(logged, view):
     assert frame.evaluate(names) == sorted(frame.evaluate(names))
     assert frame.get_attribute("table.sortable th:first-child", "aria-sort") == "ascending"
     assert seen.of_our_pages() == []
+
+
+def test_the_note_of_a_batch_leads_to_its_page(logged):
+    with run_browser() as (context, _):
+        page = context.new_page()
+        page.goto(f"{logged.uri}/#/experiments/{logged.experiment_id}/runs/{logged.runs[RUN]}")
+        with page.expect_popup() as found:
+            page.get_by_role("link", name="as a page").click(timeout=60_000)
+        assert "2 of 4 exports are not proven" in find_artifact(found.value).inner_text("main")
 
 
 @pytest.mark.parametrize("width", [700, 1280])

@@ -115,7 +115,8 @@ def test_the_note_has_what_decides_first_and_numbers_that_stay_on_one_line() -> 
     reading = Reading(outcome=Outcome.passed, size_bytes=2 << 20, duration_s=610.0)
     batch = make_batch(now, make_export("vit", Outcome.up_to_date), make_export("bert", Outcome.failed))
     lines = render_summary(batch, baseline=Baseline("release zoo-2", {"mlp": reading}), page="#/page").splitlines()
-    assert lines[2] == "Changes are since release zoo-2. [All of it as a page](#/page)."
+    assert lines[0].endswith(" · [as a page](#/page)")
+    assert lines[2] == "Changes are since release zoo-2."
     assert lines[4].startswith("| export | verdict | change | why | max_abs_diff |")
     assert lines[5] == "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---|"
     assert [line.split(" | ")[0] for line in lines[6:9]] == ["| bert", "| mlp", "| vit"]
