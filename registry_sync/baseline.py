@@ -5,7 +5,9 @@ logged to MLflow at last. So only releases that had been made when the batch beg
 """
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from exporter.errors import FailureKind
@@ -16,6 +18,10 @@ from registry_sync.release_manifest import RELEASES, Manifest, ReleaseDirectory,
 
 __all__ = ["find_accepted", "find_baseline"]
 
+# To read one takes some milliseconds; further back the page of a release tells no more of a failure either.
+_MAX_RELEASES = 30
+_PEEKED = 1000
+
 
 def find_baseline(run: RunDirectory, record: BatchRecord, root: Path = RELEASES) -> Baseline | None:
     """The last release before a batch that is one; the last batch of its name where there is none, or it is none.
@@ -25,7 +31,11 @@ def find_baseline(run: RunDirectory, record: BatchRecord, root: Path = RELEASES)
         record: Of the batch.
         root: Where releases are.
     """
-    earlier = sorted(_read_earlier(record, root), key=lambda manifest: (manifest.created_at, manifest.title))
+    earlier: list[Manifest] = []
+    for manifest in islice(_read_newest_first(record, root), _MAX_RELEASES):
+        earlier.insert(0, manifest)
+        if all(find_accepted(export.id, earlier) for export in record.exports):
+            break
     return _compare_with(earlier, record) if earlier else find_earlier_batch(run, record)
 
 
@@ -45,19 +55,33 @@ def _find_newest_first(export: str, earlier: Sequence[Manifest]) -> Iterator[tup
             yield manifest, model
 
 
-def _read_earlier(record: BatchRecord, root: Path) -> Iterator[Manifest]:
-    """The releases of the batch's name that were there when it began, in no order."""
+def _read_newest_first(record: BatchRecord, root: Path) -> Iterator[Manifest]:
+    """The releases of the batch's name that were there when it began."""
     if record.release is None:
         return
-    for path in root.glob(f"{glob.escape(record.release)}-*"):
+    directories = map(ReleaseDirectory, root.glob(f"{glob.escape(record.release)}-*"))
+    made = [(_peek_time(directory), directory) for directory in directories]
+    for created_at, directory in sorted(made, key=lambda one: (one[0], one[1].path.name), reverse=True):
+        # Both in UTC and written alike, so that text sorts as time does.
+        if not created_at or created_at >= record.started_at:
+            continue
         try:
-            manifest = ReleaseDirectory(path).read_manifest()
+            manifest = directory.read_manifest()
         except (OSError, DataError):
             # Who makes the next release is told; a page is there all the same, and names what it compares with.
             continue
-        # Both in UTC and written alike, so that text sorts as time does.
-        if manifest.name == record.release and manifest.created_at < record.started_at:
+        if manifest.name == record.release:
             yield manifest
+
+
+def _peek_time(directory: ReleaseDirectory) -> str:
+    """When a release was made, which stands at the beginning of its manifest; empty if it does not."""
+    try:
+        with directory.manifest.open(encoding="utf-8", errors="replace") as file:
+            found = re.search(r'"created_at": "([^"]*)"', file.read(_PEEKED))
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def _compare_with(earlier: Sequence[Manifest], record: BatchRecord) -> Baseline:

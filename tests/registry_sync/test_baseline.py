@@ -94,6 +94,45 @@ def test_a_release_that_was_made_later_or_by_the_batch_itself_is_no_measure(tmp_
     assert found.title == "release zoo-1"
 
 
+def test_the_last_release_is_the_one_that_was_made_last_whatever_its_version_is(tmp_path: Path) -> None:
+    for day, version in enumerate(("9", "10", "2"), start=1):
+        release(tmp_path, day, make_model(), version=version)
+    found = find(tmp_path)
+    assert found is not None
+    assert found.title == "release zoo-2"
+
+
+def test_a_manifest_is_read_only_while_there_is_an_export_to_be_found(tmp_path: Path, monkeypatch) -> None:
+    release(tmp_path, 1, make_model("mlp"), make_model("bert"))
+    for day in range(2, 5):
+        release(tmp_path, day, make_model("mlp"))
+    read: list[str] = []
+    read_manifest = ReleaseDirectory.read_manifest
+
+    def note(directory: ReleaseDirectory) -> Manifest:
+        read.append(directory.path.name)
+        return read_manifest(directory)
+
+    monkeypatch.setattr(ReleaseDirectory, "read_manifest", note)
+    find(tmp_path)
+    assert read == ["zoo-4"]
+    found = find(tmp_path, replace(BATCH, exports=[replace(PASSED, id=name) for name in ("mlp", "bert")]))
+    assert read[1:] == ["zoo-4", "zoo-3", "zoo-2", "zoo-1"]
+    assert found is not None
+    assert found.others == {"bert": "zoo-1"}
+
+
+def test_of_hundreds_of_releases_the_newer_ones_are_read(tmp_path: Path) -> None:
+    failed = make_model("vit", verdict=Verdict.failed, failure=FAILURE)
+    release(tmp_path, 1, make_model("vit"), version="0", created_at="2025-01-01")
+    for number in range(1, 40):
+        release(tmp_path, 1, failed, version=str(number), created_at=f"2025-02-{number:02}")
+    found = find(tmp_path, replace(BATCH, exports=[replace(FAILED, id="vit")]))
+    assert found is not None
+    assert (found.title, found.others) == ("release zoo-39", {})
+    assert found.describe_change(replace(FAILED, id="vit")) == "as before"
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 999}', '{"schema_version": 1}', "\xff"])
 def test_a_broken_manifest_is_passed_over(tmp_path: Path, text: str) -> None:
     release(tmp_path, 1, make_model())
