@@ -72,7 +72,10 @@ def _read(hint: Any, data: Any, place: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _read_dataclass(hint, data, place)
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError as error:
+            raise DataError(f"{place}: {error}") from error
     _expect(data, hint, place)
     return data
 

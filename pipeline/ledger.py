@@ -26,7 +26,6 @@ from exporter.versions import library_versions
 from pipeline.config import Config
 from pipeline.event_log import append_event
 from pipeline.plan import PlannedExport
-from registry_sync.changes import find_earlier_batch
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, ExportRecord, Outcome, RunDirectory
 from registry_sync.redaction import redact
@@ -183,10 +182,11 @@ class Ledger:
         self.log_event("batch_ended", exit_code=int(code))
         if record.has_news:
             # Not for a run in which nothing was due, which takes no longer than this import.
+            from registry_sync.baseline import find_baseline
             from registry_sync.batch_page import write_batch_page
 
             with storage_faults(self.run.page, _RUNS_KEY):
-                write_batch_page(self.run, record, find_earlier_batch(self.run, record))
+                write_batch_page(self.run, record, find_baseline(self.run, record))
         with storage_faults(self.run.summary, _RUNS_KEY):
             self.run.write_summary(record)
         return record

@@ -9,7 +9,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const cell = row.cells[column];
       const text = cell.dataset.key;
       if (text === undefined) return cell.firstElementChild.textContent;
-      return text === "" ? null : Number(text);
+      return text === "" || Number.isNaN(Number(text)) ? null : Number(text);
     };
     const compare = (one, other) =>
       typeof one === "number" ? one - other : one.localeCompare(other, "en", { numeric: true });

@@ -1,17 +1,20 @@
-"""What changed since the last batch of the same name, in words for a reviewer's table."""
+"""What changed of an export since the batch or release that it is compared with, in words for a reviewer's table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from exporter.pages.formats import say_bytes, say_growth, say_number
 from exporter.plain_data import DataError
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
 
-__all__ = ["Change", "EarlierBatch", "Reading", "describe_change", "find_earlier_batch", "list_changes", "read_export"]
+__all__ = ["Baseline", "Change", "Reading", "describe_change", "find_earlier_batch", "list_changes", "read_export"]
 
 # Less than this comes and goes by itself: memory by the allocator, time by whatever else the machine does.
 _MEMORY_SHARE = 0.1
 _TIME_SHARE = 0.5
+# What is less of a size than this is told in bytes.
+_SIZE_SHARE = 0.001
 # A difference moves with the order of summation; by this factor it is worth a look.
 _DIFF_FACTOR = 2.0
 # Further back a name has most likely meant something else.
@@ -45,12 +48,19 @@ class Change:
     is_more: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EarlierBatch:
-    """The last batch of a name, and its exports by their ids."""
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a batch is compared with: exports by their ids, as they were."""
 
-    run_id: str
+    # What it was: `release zoo-2026.11.23`, or `batch 20261123-020000-1a2b`.
+    title: str
     exports: Mapping[str, Reading] = field(default_factory=dict)
+    # Of an export whose reading is from another one than the title's: which.
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    def describe_change(self, export: ExportRecord) -> str:
+        """What changed of an export, in words; empty where nothing can be said."""
+        return describe_change(read_export(export), self.exports.get(export.id))
 
 
 def read_export(export: ExportRecord) -> Reading:
@@ -68,7 +78,7 @@ def read_export(export: ExportRecord) -> Reading:
     )
 
 
-def find_earlier_batch(run: RunDirectory, record: BatchRecord) -> EarlierBatch | None:
+def find_earlier_batch(run: RunDirectory, record: BatchRecord) -> Baseline | None:
     """The last batch of that name whose record lies beside this one's."""
     # Run ids begin with the time.
     earlier = sorted((path for path in run.path.parent.glob("*") if path.name < record.run_id), reverse=True)
@@ -80,7 +90,7 @@ def find_earlier_batch(run: RunDirectory, record: BatchRecord) -> EarlierBatch |
             continue
         if (other.name, other.release) == (record.name, record.release):
             readings = {one.id: read_export(one) for one in other.exports if one.outcome is not Outcome.cancelled}
-            return EarlierBatch(run_id=other.run_id, exports=readings)
+            return Baseline(title=f"batch {other.run_id}", exports=readings)
     return None
 
 
@@ -109,18 +119,24 @@ def list_changes(now: Reading, before: Reading) -> list[Change]:
 
 
 def _describe_factor(now: float, before: float) -> str:
-    return "" if 1 / _DIFF_FACTOR < now / before < _DIFF_FACTOR else f"x{now / before:.2g}"
+    return "" if 1 / _DIFF_FACTOR < now / before < _DIFF_FACTOR else f"x{say_number(now / before)}"
 
 
-def _describe_share(now: float, before: float, threshold: float = 0.0) -> str:
-    if now == before or abs(now / before - 1) < threshold:
+def _describe_share(now: float, before: float, threshold: float) -> str:
+    return "" if abs(now / before - 1) < threshold else say_growth(now, before)
+
+
+def _describe_size(now: float, before: float) -> str:
+    """Any change of what is meant to be the same each time; in bytes, where it would be 0.0 % of a large model."""
+    if now == before:
         return ""
-    share = 100 * (now / before - 1)
-    return f"{share:+.0f} %" if abs(share) >= 1 else f"{share:+.1g} %"
+    if abs(now / before - 1) < _SIZE_SHARE:
+        return f"{'+' if now > before else ''}{say_bytes(now - before)}"
+    return say_growth(now, before, places=0 if abs(now / before - 1) >= 10 * _SIZE_SHARE else 1)
 
 
 def _describe_count(now: float, before: float) -> str:
-    return f"{now - before:+.0f}" if now != before else ""
+    return f"{now - before:+,.0f}" if now != before else ""
 
 
 # Field, name, and what says how it differs. In words the share of the limit is told by the difference that it is of.
@@ -128,7 +144,7 @@ _COMPARED: Sequence[tuple[str, str, Callable[[float, float], str]]] = (
     ("max_abs_diff", "diff", _describe_factor),
     ("max_limit_share", "", _describe_factor),
     ("max_noise_ratio", "noise", _describe_factor),
-    ("size_bytes", "size", _describe_share),
+    ("size_bytes", "size", _describe_size),
     ("num_nodes", "nodes", _describe_count),
     ("export_peak_bytes", "peak", partial(_describe_share, threshold=_MEMORY_SHARE)),
     ("duration_s", "time", partial(_describe_share, threshold=_TIME_SHARE)),

@@ -2,7 +2,7 @@
 
 from mlflow.entities import Run
 
-from registry_sync.changes import EarlierBatch, Reading
+from registry_sync.changes import Baseline, Reading
 from registry_sync.record import BatchRecord, Outcome
 from registry_sync.store import Store
 from registry_sync.tags import RUN_ID_TAG
@@ -12,7 +12,7 @@ __all__ = ["find_earlier_runs"]
 _KIND = "tags.`modelpress.kind`"
 
 
-def find_earlier_runs(store: Store, record: BatchRecord) -> EarlierBatch | None:
+def find_earlier_runs(store: Store, record: BatchRecord) -> Baseline | None:
     """What the last batch of that name came to; exports that were up to date in it are missing."""
     if "'" in record.name:
         # The language of searches has no way to write it.
@@ -32,7 +32,7 @@ def find_earlier_runs(store: Store, record: BatchRecord) -> EarlierBatch | None:
     run_id = max(earlier)
     condition = f"{_KIND} = 'export' AND tags.`{RUN_ID_TAG}` = '{run_id}'"
     children = store.call(store.client.search_runs, [store.experiment_id], condition)
-    return EarlierBatch(run_id=run_id, exports=dict(_read(child) for child in children))
+    return Baseline(title=f"batch {run_id}", exports=dict(_read(child) for child in children))
 
 
 def _read(child: Run) -> tuple[str, Reading]:

@@ -52,8 +52,9 @@ def _make_tables(result: ExportResult) -> Iterator[Table]:
     yield Table("Parity", ("case", "output", "max_abs_diff", "of its limit", "PyTorch's own"), rows, note)
     signature = [Row((one.role, _plain(one.name), one.dtype, one.shape)) for one in view_signature(result)]
     yield Table("Signature", ("", "name", "dtype", "shape"), signature)
-    dims = [view.record for view in view_dims(result)]
-    proven = [Row((_plain(dim.name), f"{dim.min} to {dim.max}", _list_sizes(dim.proven_sizes))) for dim in dims]
+    proven = [
+        Row((_plain(one.record.name), f"{one.record.min} to {one.record.max}", one.sizes)) for one in view_dims(result)
+    ]
     yield Table("Sizes that were proven", ("dim", "declared", "proven"), proven)
     steps = [
         Row((bar.name, say_seconds(bar.record.duration_s), say_bytes(bar.start_bytes), say_bytes(bar.peak_bytes)))
@@ -64,7 +65,7 @@ def _make_tables(result: ExportResult) -> Iterator[Table]:
     left_out = f"and {num_kinds} kinds more, with {num_nodes:,} nodes" if num_kinds else ""
     yield Table("Operators", ("operator", "nodes"), [Row((bar.op, say_count(bar.count))) for bar in bars], left_out)
     passes = [
-        Row((_plain(one.record.name), ", ".join(f"{op} {change:+d}" for op, change in one.changes) or "nothing"))
+        Row((_plain(one.record.name), ", ".join(f"{op} {change:+,}" for op, change in one.changes) or "nothing"))
         for one in view_passes(result)
     ]
     yield Table("Optimizer passes", ("pass", "what it changed"), passes)
@@ -81,10 +82,6 @@ def _describe_comparison(one: Comparison) -> Row:
         *(say_share(one.share), say_share(one.floor)),
     )
     return Row(cells, "" if one.output.passed else "bad")
-
-
-def _list_sizes(sizes: list[int]) -> str:
-    return ", ".join(map(str, sizes)) or "none"
 
 
 def _cut(table: Table) -> Table:

@@ -21,9 +21,9 @@ from exporter.errors import IntegrityError, SyncError
 from exporter.files import write_json
 from exporter.plain_data import DataError, flatten, to_plain
 from exporter.result import ExportResult
+from registry_sync.baseline import find_baseline
 from registry_sync.batch_page import write_batch_page
 from registry_sync.bounded import Budget
-from registry_sync.changes import find_earlier_batch
 from registry_sync.earlier_runs import find_earlier_runs
 from registry_sync.keyed import Keyed
 from registry_sync.logged_model import holds_result, log_model, search_models
@@ -105,8 +105,7 @@ class _BatchLog:
         else:
             children = list(map(log, ended, results.values()))
         if parent.info.status == "RUNNING":
-            page = f"#/experiments/{self._store.experiment_id}/runs"
-            links = {export.id: f"{page}/{child}" for export, child in zip(ended, children, strict=True)}
+            links = {export.id: self._locate(child) for export, child in zip(ended, children, strict=True)}
             self._log_summary(parent.info.run_id, results | self._read_up_to_date(), links)
         self._runs.remove_doubles()
         self._models.remove_doubles()
@@ -114,6 +113,10 @@ class _BatchLog:
         with self._store.budget.waited_for():
             write_json(self._run.mlflow_marker, ids)
         return self._problems
+
+    def _locate(self, run_id: str) -> str:
+        """A run's page, as one page of MLflow's links to another."""
+        return f"#/experiments/{self._store.experiment_id}/runs/{run_id}"
 
     def _read_up_to_date(self) -> dict[str, ExportResult]:
         results = {}
@@ -125,14 +128,15 @@ class _BatchLog:
 
     def _log_summary(self, run_id: str, results: Mapping[str, ExportResult], links: Mapping[str, str]) -> None:
         record = self._record
-        earlier = find_earlier_batch(self._run, record) or find_earlier_runs(self._store, record)
-        note = render_summary(record, results, earlier, links)
+        baseline = find_baseline(self._run, record) or find_earlier_runs(self._store, record)
+        page = f"{self._locate(run_id)}/artifacts/{self._run.page.name}"
+        note = render_summary(record, results, baseline, links, page)
         metrics = collect_batch_metrics(record, results)
         tags = {"mlflow.note.content": cut_text(note)}
         self._log_values(run_id, metrics=_make_metrics(metrics, record.ended_at), tags=tags)
         # Again: MLflow may know an earlier batch that the disk does not, and a killed run has no page.
         with self._store.budget.waited_for():
-            write_batch_page(self._run, record, earlier)
+            write_batch_page(self._run, record, baseline)
         self._upload(run_id, {path.name: path for path in (self._run.page, self._run.summary, self._run.events)})
         self._store.call(self._client.log_text, run_id, note, "summary.md")
         failed = record.count(Outcome.failed) + record.count(Outcome.unproven)

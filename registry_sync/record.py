@@ -12,7 +12,7 @@ from exporter.plain_data import DataError, from_plain
 from exporter.result import ExportResult, Failure, Rung
 from registry_sync.options import TrackingOptions
 
-__all__ = ["ENDED", "GOOD", "BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
+__all__ = ["ENDED", "GOOD", "REVIEWED", "BatchRecord", "ExportRecord", "Outcome", "RunDirectory"]
 
 SCHEMA_VERSION = 1
 
@@ -36,6 +36,8 @@ class Outcome(StrEnum):
 ENDED = (Outcome.passed, Outcome.failed, Outcome.unproven)
 # Of an export that is published.
 GOOD = (Outcome.passed, Outcome.up_to_date)
+# As a reviewer reads them: what has to be looked at comes first.
+REVIEWED = (Outcome.failed, Outcome.unproven, Outcome.cancelled, Outcome.passed, Outcome.up_to_date)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from exporter.directory import ExportDirectory, hash_parts
 from exporter.errors import IntegrityError
 from exporter.files import hash_file
+from exporter.limits import find_max_limit_share
 from exporter.plain_data import DataError
 from exporter.result import ExportResult, FileRecord
 from registry_sync.record import GOOD, BatchRecord, ExportRecord, Outcome, RunDirectory
@@ -109,6 +110,7 @@ def _describe_parity(result: ExportResult) -> ParitySummary:
         max_rel_diff=result.max_rel_diff,
         max_rel_l2=result.max_rel_l2,
         max_noise_ratio=result.max_noise_ratio,
+        max_limit_share=find_max_limit_share(result),
         rtol=result.spec.precision.rtol,
         atol=result.spec.precision.atol,
     )

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator
 
 from exporter.evidence import DimRecord
+from exporter.pages.formats import say_bytes, say_growth, say_number, say_seconds
 from exporter.result import TensorRecord
 from registry_sync.release_manifest import Change, ReleasedModel
 from registry_sync.release_options import ReleaseBudgets
 
-__all__ = ["compare_models", "describe_bytes", "describe_tensor"]
+__all__ = ["compare_models", "describe_tensor"]
 
 # Less than this comes and goes by itself and is not worth a line, unless a budget is exceeded.
 _MEMORY_SHARE = 0.1
@@ -35,14 +36,6 @@ def compare_models(before: ReleasedModel, after: ReleasedModel, budgets: Release
 def describe_tensor(tensor: TensorRecord) -> str:
     """`x: float32[batch, 8]`."""
     return f"{tensor.name}: {tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
-
-
-def describe_bytes(size: float) -> str:
-    """With the unit that suits it."""
-    for unit, factor in (("GiB", 2**30), ("MiB", _MIB), ("KiB", 2**10)):
-        if abs(size) >= factor:
-            return f"{size / factor:,.1f} {unit}"
-    return f"{size:.0f} B"
 
 
 def _compare_signatures(before: ReleasedModel, after: ReleasedModel, budgets: ReleaseBudgets) -> Iterator[Change]:
@@ -110,13 +103,13 @@ def _compare_ops(before: ReleasedModel, after: ReleasedModel, budgets: ReleaseBu
     num_moved = sum(map(abs, moved.values()))
     percent = 100 * num_moved / total if total else float("inf")
     limit = budgets.max_op_change_percent
-    shown = [f"{name} {count:+d}" for name, count in sorted(moved.items(), key=lambda one: -abs(one[1]))]
+    shown = [f"{name} {count:+,}" for name, count in sorted(moved.items(), key=lambda one: -abs(one[1]))]
     more = f" and {len(shown) - _MAX_OPS} more" if len(shown) > _MAX_OPS else ""
     yield Change(
         what="ops",
-        before=f"{total} nodes",
-        after=f"{sum(after.op_counts.values())} nodes: {', '.join(shown[:_MAX_OPS])}{more}",
-        exceeded=f"{percent:.1f} % of the nodes, allowed are {limit:g} %" if _is_over(percent, limit) else "",
+        before=f"{total:,} nodes",
+        after=f"{sum(after.op_counts.values()):,} nodes: {', '.join(shown[:_MAX_OPS])}{more}",
+        exceeded=f"{say_number(percent)} % of the nodes, allowed are {limit:g} %" if _is_over(percent, limit) else "",
     )
 
 
@@ -135,9 +128,9 @@ def _compare_parity(before: ReleasedModel, after: ReleasedModel, budgets: Releas
         return
     yield Change(
         what="parity",
-        before=f"{name} {values[0]:.2g}",
-        after=f"{name} {values[1]:.2g}",
-        exceeded=f"x{factor:.1f}, allowed is x{limit:g}" if _is_over(factor, limit) else "",
+        before=f"{name} {say_number(values[0])}",
+        after=f"{name} {say_number(values[1])}",
+        exceeded=f"x{say_number(factor)}, allowed is x{limit:g}" if _is_over(factor, limit) else "",
     )
 
 
@@ -149,8 +142,8 @@ def _compare_memory(before: ReleasedModel, after: ReleasedModel, budgets: Releas
     limit = budgets.max_memory_growth_percent
     is_over = _is_over(percent, limit) and new - old > budgets.memory_slack_mib * _MIB
     if is_over or abs(percent) >= 100 * _MEMORY_SHARE:
-        exceeded = f"{percent:+.0f} %, allowed is {limit:+g} %" if is_over else ""
-        yield Change(what="memory", before=describe_bytes(old), after=describe_bytes(new), exceeded=exceeded)
+        exceeded = f"{_describe_growth(old, new)}, allowed is {limit:+g} %" if is_over else ""
+        yield Change(what="memory", before=say_bytes(old), after=say_bytes(new), exceeded=exceeded)
 
 
 def _compare_latency(before: ReleasedModel, after: ReleasedModel, budgets: ReleaseBudgets) -> Iterator[Change]:
@@ -161,8 +154,8 @@ def _compare_latency(before: ReleasedModel, after: ReleasedModel, budgets: Relea
     limit = budgets.max_latency_factor
     is_over = _is_over(factor, limit) and new - old > budgets.latency_slack_s
     if is_over or not 1 / _LATENCY_FACTOR < factor < _LATENCY_FACTOR:
-        exceeded = f"x{factor:.1f}, allowed is x{limit:g}" if is_over else ""
-        yield Change(what="latency", before=f"{old * 1000:.3g} ms", after=f"{new * 1000:.3g} ms", exceeded=exceeded)
+        exceeded = f"x{say_number(factor)}, allowed is x{limit:g}" if is_over else ""
+        yield Change(what="latency", before=say_seconds(old), after=say_seconds(new), exceeded=exceeded)
 
 
 def _compare_size(before: ReleasedModel, after: ReleasedModel, budgets: ReleaseBudgets) -> Iterator[Change]:
@@ -171,12 +164,21 @@ def _compare_size(before: ReleasedModel, after: ReleasedModel, budgets: ReleaseB
         return
     percent = _growth_percent(old, new)
     limit = budgets.max_size_change_percent
-    exceeded = f"{percent:+.1f} %, allowed are {limit:g} %" if _is_over(abs(percent), limit) else ""
-    yield Change(what="size", before=describe_bytes(old), after=describe_bytes(new), exceeded=exceeded)
+    exceeded = (
+        f"{_describe_growth(old, new, places=1)}, allowed are {limit:g} %" if _is_over(abs(percent), limit) else ""
+    )
+    texts = say_bytes(old), say_bytes(new)
+    if texts[0] == texts[1]:
+        texts = f"{old:,} B", f"{new:,} B"
+    yield Change(what="size", before=texts[0], after=texts[1], exceeded=exceeded)
 
 
 def _growth_percent(old: float, new: float) -> float:
     return 100 * (new / old - 1) if old else (float("inf") if new else 0.0)
+
+
+def _describe_growth(old: float, new: float, places: int = 0) -> str:
+    return say_growth(new, old, places) if old else "from nothing"
 
 
 def _is_over(value: float, limit: float | None) -> bool:

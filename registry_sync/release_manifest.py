@@ -85,6 +85,8 @@ class ParitySummary:
     max_rel_l2: float | None = None
     # ONNX Runtime's largest error in multiples of PyTorch's own.
     max_noise_ratio: float | None = None
+    # The error that came nearest to its limit, as a part of it.
+    max_limit_share: float | None = None
     # The tolerance that it was held against; None: not gated.
     rtol: float | None = None
     atol: float | None = None

@@ -5,14 +5,15 @@ the user's models.
 """
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from exporter.pages.formats import say_bytes, say_count, say_number, say_seconds
+from exporter.pages.page import render_page
 from registry_sync.failure_ledger import list_failures
-from registry_sync.release_difference import compare_models, describe_bytes
+from registry_sync.release_difference import compare_models
 from registry_sync.release_manifest import Manifest, ReleaseDirectory, ReleasedModel, Verdict
 from registry_sync.release_options import ReleaseBudgets
 
@@ -27,7 +28,14 @@ __all__ = [
     "render_markdown",
 ]
 
-_TEMPLATE = "release_page.html.j2"
+# In HTML; a browser shows so many.
+_MAX_ROWS = 5000
+_CLASSES = {
+    **dict.fromkeys(("max_abs_diff", "noise", "peak", "latency", "size", "nodes", "releases"), "num"),
+    **dict.fromkeys(("cause", "what to do", "why it is refused"), "what"),
+    "fingerprint": "code",
+    "sha256": "hash code",
+}
 _MARKUP = re.compile(r"([\\`*_\[\]])")
 
 
@@ -47,6 +55,11 @@ class Table:
     header: tuple[str, ...]
     rows: Sequence[Row]
     note: str = ""
+
+    @property
+    def classes(self) -> Mapping[str, str]:
+        """How a browser shows each column, by its name; as text where it is not said."""
+        return defaultdict(str, {name: _CLASSES[name] for name in self.header if name in _CLASSES})
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ def describe_release(manifest: Manifest, earlier: Sequence[Manifest]) -> Page:
     """
     words = ", ".join(f"{count} {words}" for words, count in _count_verdicts(manifest))
     facts = [
-        ("made", manifest.created_at),
+        ("made", f"{_say_time(manifest)} UTC"),
         ("release before it", manifest.previous or "none"),
         ("git commit", manifest.git_commit or "none"),
         ("batch", manifest.run_id),
@@ -121,7 +134,7 @@ def list_releases(releases: Sequence[tuple[ReleaseDirectory, Manifest]]) -> Tabl
             (
                 manifest.title,
                 "passed" if manifest.passed else "not passed",
-                manifest.created_at[:16].replace("T", " "),
+                _say_time(manifest),
                 ", ".join(f"{count} {words}" for words, count in _count_verdicts(manifest)),
                 manifest.git_commit[:12],
                 "yes" if directory.read_registration() is not None else "no",
@@ -148,10 +161,12 @@ def render_markdown(page: Page) -> str:
 
 def render_html(page: Page) -> str:
     """One file, light and dark."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template(_TEMPLATE).render(page=page)
+    return render_page("release_page.html.j2", Path(__file__).parent, page=page, max_rows=_MAX_ROWS)
+
+
+def _say_time(manifest: Manifest) -> str:
+    """To the minute; it was written in UTC."""
+    return manifest.created_at[:16].replace("T", " ")
 
 
 def _count_verdicts(manifest: Manifest) -> list[tuple[str, int]]:
@@ -249,12 +264,12 @@ def _list_cells(model: ReleasedModel) -> tuple[str, ...]:
         model.verdict.words,
         str(model.opset_version),
         model.precision,
-        "" if parity.max_abs_diff is None else f"{parity.max_abs_diff:.1e}",
-        "" if parity.max_noise_ratio is None else f"{parity.max_noise_ratio:.1f}",
-        "" if measured.export_peak_bytes is None else describe_bytes(measured.export_peak_bytes),
-        "" if measured.latency_s is None else f"{measured.latency_s * 1000:.3g} ms",
-        describe_bytes(measured.size_bytes) if measured.size_bytes else "",
-        str(measured.num_nodes or ""),
+        "" if parity.max_abs_diff is None else say_number(parity.max_abs_diff),
+        "" if parity.max_noise_ratio is None else say_number(parity.max_noise_ratio),
+        "" if measured.export_peak_bytes is None else say_bytes(measured.export_peak_bytes),
+        "" if measured.latency_s is None else say_seconds(measured.latency_s),
+        say_bytes(measured.size_bytes) if measured.size_bytes else "",
+        say_count(measured.num_nodes) if measured.num_nodes else "",
         "anew" if model.is_new else "was up to date",
     )
 
@@ -281,7 +296,7 @@ def _describe_versions(manifest: Manifest) -> Table:
 
 def _describe_files(manifest: Manifest) -> Table:
     rows = [
-        Row((f"{model.id}/{file.path}", describe_bytes(file.size_bytes), file.sha256))
+        Row((f"{model.id}/{file.path}", say_bytes(file.size_bytes), file.sha256))
         for model in manifest.models
         for file in model.model_files
     ]

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from exporter.errors import LockedError, StorageError
 from exporter.files import hash_file, sync
+from registry_sync.baseline import find_accepted
 from registry_sync.failure_ledger import add_history
 from registry_sync.record import GOOD, BatchRecord, RunDirectory
 from registry_sync.release_contents import describe_exports
@@ -172,23 +173,14 @@ def require_free(target: ReleaseDirectory) -> None:
 
 def _judge(model: ReleasedModel, earlier: Sequence[Manifest], options: ReleaseOptions, today: date) -> ReleasedModel:
     model = add_history(model, earlier, options.known_failures, today)
-    baseline = _find_baseline(model.id, earlier)
+    baseline = find_accepted(model.id, earlier)
     if model.failure is not None or baseline is None:
         return model
-    version, before = baseline
+    manifest, before = baseline
     changes = compare_models(before, model, options.budgets)
     is_over = any(change.exceeded for change in changes) and model.id not in options.accept
     verdict = Verdict.over_budget if is_over else Verdict.accepted
-    return replace(model, baseline=version, changes=changes, verdict=verdict)
-
-
-def _find_baseline(export: str, earlier: Sequence[Manifest]) -> tuple[str, ReleasedModel] | None:
-    """The last release in which a model was accepted: one that was refused must not become the measure of the next."""
-    for manifest in reversed(earlier):
-        model = manifest.find(export)
-        if model is not None and model.verdict is Verdict.accepted:
-            return manifest.version, model
-    return None
+    return replace(model, baseline=manifest.version, changes=changes, verdict=verdict)
 
 
 def _take_identity(manifest: Manifest) -> object:

@@ -2,53 +2,61 @@
 
 from collections.abc import Mapping
 
+from exporter.pages.formats import say_bytes, say_count, say_number, say_seconds
 from exporter.result import ExportResult
-from registry_sync.changes import EarlierBatch, describe_change, read_export
-from registry_sync.record import BatchRecord, ExportRecord, Outcome
+from registry_sync.changes import Baseline
+from registry_sync.record import REVIEWED, BatchRecord, ExportRecord, Outcome
 
 __all__ = ["render_summary"]
 
+# What decides comes first: MLflow's page has room for half of it.
 _HEADER = (
     "export",
     "verdict",
-    "opset",
-    "precision",
+    "change",
+    "why",
     "max_abs_diff",
     "noise",
-    "peak, MiB",
-    "size, KiB",
+    "peak",
+    "size",
     "nodes",
-    "time, s",
-    "since the last",
-    "why",
+    "time",
+    "opset",
+    "precision",
 )
+_NUMBERS = ("max_abs_diff", "noise", "peak", "size", "nodes", "time", "opset")
 
 
 def render_summary(
     record: BatchRecord,
     results: Mapping[str, ExportResult] | None = None,
-    earlier: EarlierBatch | None = None,
+    baseline: Baseline | None = None,
     links: Mapping[str, str] | None = None,
+    page: str = "",
 ) -> str:
-    """The counts, and a table with a row for each export, failed ones first.
+    """The counts and where to look, and a table with a row for each export, failed ones first.
 
     Args:
         record: Of the batch.
         results: Of its exports by their ids, as far as they are at hand; the noise ratio is read from them.
-        earlier: What to compare with.
+        baseline: What to compare with.
         links: From an export's id to the page of its run.
+        page: Where the batch's page is.
     """
     counts = ", ".join(f"{record.count(outcome)} {outcome.words}" for outcome in Outcome if record.count(outcome))
-    rows = sorted(record.exports, key=lambda export: export.outcome not in (Outcome.failed, Outcome.unproven))
+    rows = sorted(record.exports, key=lambda export: REVIEWED.index(export.outcome))
     lines = [
-        f"**{record.name}**: {counts}, in {record.duration_s:.1f} s",
+        # In the first line, as MLflow lays a veil over the others, through which nothing can be clicked.
+        f"**{record.name}**: {counts}, in {say_seconds(record.duration_s)}"
+        + (f" · [as a page]({page})" if page else ""),
+        "",
+        _say_baseline(baseline),
         "",
         f"| {' | '.join(_HEADER)} |",
-        "|---" * len(_HEADER) + "|",
-        *(f"| {' | '.join(_cells(row, results or {}, earlier, links or {}))} |" for row in rows),
+        "|".join(["", *("---:" if name in _NUMBERS else "---" for name in _HEADER), ""]),
+        *(f"| {' | '.join(_cells(row, results or {}, baseline, links or {}))} |" for row in rows),
         "",
-        "noise: ONNX Runtime's error in multiples of PyTorch's own. "
-        + (f"The last batch of this name: {earlier.run_id}." if earlier else "No earlier batch of this name is known."),
+        "noise: ONNX Runtime's error in multiples of PyTorch's own.",
     ]
     return "\n".join(lines)
 
@@ -56,7 +64,7 @@ def render_summary(
 def _cells(
     export: ExportRecord,
     results: Mapping[str, ExportResult],
-    earlier: EarlierBatch | None,
+    baseline: Baseline | None,
     links: Mapping[str, str],
 ) -> tuple[str, ...]:
     result = results.get(export.id)
@@ -64,15 +72,33 @@ def _cells(
     why = f"{export.failure.step or 'start'}: {export.failure.kind}" if export.failure else export.reason
     return (
         f"[{export.id}]({links[export.id]})" if export.id in links else export.id,
-        export.outcome.words,
+        _say_whole(export.outcome.words),
+        _describe_change(export, baseline) if baseline else "",
+        why.replace("|", "/"),
+        "" if export.max_abs_diff is None else _say_whole(say_number(export.max_abs_diff)),
+        "" if ratio is None else _say_whole(say_number(ratio)),
+        "" if export.export_peak_bytes is None else _say_whole(say_bytes(export.export_peak_bytes)),
+        _say_whole(say_bytes(export.size_bytes)) if export.size_bytes else "",
+        say_count(export.num_nodes) if export.num_nodes else "",
+        _say_whole(say_seconds(export.duration_s)) if export.duration_s else "",
         str(export.opset_version),
         export.precision,
-        "" if export.max_abs_diff is None else f"{export.max_abs_diff:.1e}",
-        "" if ratio is None else f"{ratio:.1f}",
-        "" if export.export_peak_bytes is None else f"{export.export_peak_bytes / 2**20:.0f}",
-        f"{export.size_bytes / 1024:,.0f}" if export.size_bytes else "",
-        str(export.num_nodes or ""),
-        f"{export.duration_s:.1f}",
-        describe_change(read_export(export), earlier.exports.get(export.id)) if earlier else "",
-        why.replace("|", "/"),
     )
+
+
+def _say_whole(text: str) -> str:
+    """Words, or a number, that stay on one line in a narrow column."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _describe_change(export: ExportRecord, baseline: Baseline) -> str:
+    words, other = baseline.describe_change(export), baseline.others.get(export.id)
+    words = ", ".join(map(_say_whole, words.split(", ")))
+    return f"{words} ({other})" if words and other else words
+
+
+def _say_baseline(baseline: Baseline | None) -> str:
+    if baseline is None:
+        return "No earlier batch of this name is known."
+    others = " A row that names another release is since that one, the last in which the export was accepted."
+    return f"Changes are since {baseline.title}.{others if baseline.others else ''}"

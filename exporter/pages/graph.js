@@ -17,13 +17,19 @@ const say = (text) => {
     document.getElementById('message-button').style.display = 'none';
 };
 
+// In the place of modules that are left out, which the viewer asks whether a file is one of theirs: it is not.
+const ABSENT = `const none = { open() { return null; } };
+export { none as Archive, none as BinaryReader, none as File, none as TextReader, none as Unpickler };`;
+
 // Modules come in an order in which each needs only those before it.
 const load = async (sources) => {
+    const makeUrl = (code) => URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
+    const absent = makeUrl(ABSENT);
     const urls = new Map();
     for (const [name, source] of sources) {
         const code = source.replace(/(from |import\()'\.\/([\w-]+\.js)'/g, (all, before, other) =>
-            urls.has(other) ? `${before}'${urls.get(other)}'` : all);
-        urls.set(name, URL.createObjectURL(new Blob([code], { type: 'text/javascript' })));
+            `${before}'${urls.get(other) ?? absent}'`);
+        urls.set(name, makeUrl(code));
     }
     return urls;
 };

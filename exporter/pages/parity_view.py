@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from exporter.evidence import CaseRecord, OutputParity
 from exporter.limits import gates_elements, limit_share
+from exporter.pages.formats import say_factor, say_number
 from exporter.result import ExportResult
 from exporter.spec import Precision
 
@@ -90,7 +91,7 @@ def view_parity(result: ExportResult) -> ParityView:
         num_rows_left_out=len(found) - len(rows),
         num_failed_left_out=_count_failed(found) - _count_failed(rows),
         gates=", ".join(
-            f"{key} {value:g}"
+            f"{key} {say_number(value)}"
             for key in ("rtol", "atol", "max_rel_l2")
             if (value := getattr(precision, key)) is not None
         ),
@@ -108,7 +109,13 @@ def _compare(case: CaseRecord, output: OutputParity, precision: Precision) -> Co
         limit = precision.max_rel_l2
         norm = noise.torch.rms / noise.scale / limit if limit and noise.scale else None
         floor = max((share for share in (noise.torch.in_tolerances, norm) if share is not None), default=None)
-    return Comparison(case=case, output=output, share=limit_share(output, precision), floor=floor)
+    share = _require_place(limit_share(output, precision))
+    return Comparison(case=case, output=output, share=share, floor=_require_place(floor))
+
+
+def _require_place(share: float | None) -> float | None:
+    """A share that has a place in the picture; a file may hold any number."""
+    return share if share is not None and math.isfinite(share) and share >= 0 else None
 
 
 def _rank(one: Comparison) -> tuple[bool, float]:
@@ -171,9 +178,7 @@ def _make_ticks(low: int, high: int) -> list[Tick]:
 
 
 def _label(power: int) -> str:
-    """As a share of the limit: `1 %`, `limit`, `10x`, `1e-6`."""
+    """As a share of the limit: `1 %`, `limit`, `10 x`, `1e-6 %`."""
     if power == 0:
         return "limit"
-    if power > 0:
-        return f"{10**power:,}\N{MULTIPLICATION SIGN}"
-    return f"{10.0 ** (power + 2):g} %" if power >= -4 else f"1e{power}"
+    return say_factor(10**power) if power > 0 else f"{say_number(10.0 ** (power + 2))} %"

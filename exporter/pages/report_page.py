@@ -6,7 +6,7 @@ from exporter.cases import describe_sizes
 from exporter.directory import ExportDirectory
 from exporter.evidence import Divergence
 from exporter.pages.cost_view import view_ops, view_passes, view_steps
-from exporter.pages.formats import say_share
+from exporter.pages.formats import say_number, say_share
 from exporter.pages.page import render_page
 from exporter.pages.parity_view import ParityView, view_parity
 from exporter.pages.signature_view import view_dims, view_signature
@@ -82,7 +82,7 @@ def _say_nearest(result: ExportResult, parity: ParityView) -> str:
         return ", bit for bit"
     told = f", with at most {say_share(parity.worst.share)} of the error that the limit allows"
     ratio = result.max_noise_ratio
-    return f"{told} and {ratio:.2g} times PyTorch's own rounding error" if ratio is not None else told
+    return f"{told} and {say_number(ratio)} times PyTorch's own rounding error" if ratio is not None else told
 
 
 def _list_divergence(found: Divergence | None) -> list[tuple[str, str, bool]]:
@@ -96,9 +96,9 @@ def _list_divergence(found: Divergence | None) -> list[tuple[str, str, bool]]:
         ("Source", found.source, True),
         ("PyTorch gives", found.expected, False),
         ("ONNX Runtime gives", found.actual, False),
-        ("Largest difference", "" if found.max_abs_diff is None else f"{found.max_abs_diff:.3g}", False),
-        ("In roundings", "" if found.roundings is None else f"{found.roundings:.4g}", False),
-        ("Before it, at most", "" if found.roundings_before is None else f"{found.roundings_before:.4g}", False),
+        ("Largest difference", "" if found.max_abs_diff is None else say_number(found.max_abs_diff), False),
+        ("In roundings", "" if found.roundings is None else say_number(found.roundings), False),
+        ("Before it, at most", "" if found.roundings_before is None else say_number(found.roundings_before), False),
         ("Made by", ", ".join(found.suspects), True),
     ]
     return [fact for fact in facts if fact[1]]

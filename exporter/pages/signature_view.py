@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from exporter.evidence import DimRecord
+from exporter.pages.formats import say_count
 from exporter.result import ExportResult
 
 __all__ = ["DimRow", "TensorRow", "view_dims", "view_signature"]
@@ -12,6 +13,8 @@ _MAX_VALUE = 80
 # Sizes further apart than by this factor are shown on a logarithmic scale.
 _WIDE = 12
 _MARGIN = 3.0
+_MAX_MARKS = 50
+_MAX_SIZES = 20
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class TensorRow:
 
 @dataclass(frozen=True)
 class DimRow:
-    """A declared dim, and the places of the proven sizes between its minimum and maximum, in percent."""
+    """A declared dim, and the places of its proven sizes between its minimum and maximum, in percent."""
 
     record: DimRecord
     marks: list[float]
+    # As text; of many the first ones, the last, and how many there are.
+    sizes: str
     # The largest was not tried, or did not hold.
     lacks_max: bool
 
@@ -47,13 +52,32 @@ def view_signature(result: ExportResult) -> list[TensorRow]:
 def view_dims(result: ExportResult) -> list[DimRow]:
     """One row a dim."""
     return [
-        DimRow(dim, [_place(size, dim) for size in dim.proven_sizes], dim.max not in dim.proven_sizes)
+        DimRow(
+            dim,
+            [_place(size, dim) for size in _thin(dim.proven_sizes)],
+            _list_sizes(dim.proven_sizes),
+            dim.max not in dim.proven_sizes,
+        )
         for dim in result.dims
     ]
 
 
 def _shape(axes: list[int | str]) -> str:
     return f"[{', '.join(map(str, axes))}]"
+
+
+def _thin(sizes: list[int]) -> list[int]:
+    """As many as can be told apart, evenly over all; the first and the last are among them."""
+    if len(sizes) <= _MAX_MARKS:
+        return sizes
+    return [sizes[round(place * (len(sizes) - 1) / (_MAX_MARKS - 1))] for place in range(_MAX_MARKS)]
+
+
+def _list_sizes(sizes: list[int]) -> str:
+    if len(sizes) <= _MAX_SIZES:
+        return ", ".join(map(str, sizes)) or "none"
+    first = ", ".join(map(str, sizes[: _MAX_SIZES // 2]))
+    return f"{first}, …, {sizes[-1]} ({say_count(len(sizes))} sizes)"
 
 
 def _place(size: int, dim: DimRecord) -> float:

@@ -84,3 +84,13 @@ def test_unsound_options_stop_the_batch_before_anything_starts() -> None:
 def test_a_batch_that_is_no_release_writes_none() -> None:
     assert run_batch(make_jobs("a"), [], StubExecutor()) is ExitCode.OK
     assert not Path("releases").exists()
+
+
+def test_the_page_of_a_release_is_compared_with_the_release_before_it_and_not_with_the_last_batch() -> None:
+    assert run("a", "b", version="1") is ExitCode.OK
+    first = set(Path("runs").glob("*/index.html"))
+    # A batch without a release: the version is taken.
+    assert run("a", "b", opset_version=19, version="1") is ExitCode.STORAGE
+    assert run("a", "b", opset_version=20, version="2") is ExitCode.EXPORT_FAILED
+    later = [page.read_text() for page in set(Path("runs").glob("*/index.html")) - first]
+    assert ['since <bdi class="name">release zoo-1</bdi>' in page for page in later] == [True, True]

@@ -1,4 +1,4 @@
-"""What a reviewer is told of the difference from the last batch."""
+"""What a reviewer is told of the difference from an earlier batch."""
 
 import dataclasses
 from pathlib import Path
@@ -29,7 +29,13 @@ BEFORE = Reading(
         ({"max_abs_diff": 1e-7}, "diff x0.1"),
         ({"max_abs_diff": None, "size_bytes": None}, "as before"),
         ({"size_bytes": 1120}, "size +12 %"),
-        ({"size_bytes": 1001}, "size +0.1 %"),
+        ({"size_bytes": 1002}, "size +0.2 %"),
+        ({"size_bytes": 999.0}, "size -0.1 %"),
+        ({"size_bytes": 1e9}, "size x1 million"),
+        ({"export_peak_bytes": 8.43e8}, "peak x8.43 million"),
+        ({"max_abs_diff": 1e30}, "diff x1e36"),
+        ({"max_abs_diff": float("inf"), "max_noise_ratio": float("nan")}, "diff x\N{INFINITY}"),
+        ({"num_nodes": 12_345}, "nodes +12,295"),
         ({"num_nodes": 47, "size_bytes": 1000}, "nodes -3"),
         ({"export_peak_bytes": 70, "duration_s": 18.0}, "peak -30 %, time +80 %"),
         ({"outcome": Outcome.failed, "size_bytes": 5}, "passed before"),
@@ -38,6 +44,12 @@ BEFORE = Reading(
 )
 def test_what_changed_is_said_and_what_comes_and_goes_by_itself_is_not(changes: dict[str, object], words: str) -> None:
     assert describe_change(dataclasses.replace(BEFORE, **changes), BEFORE) == words
+
+
+def test_what_a_large_model_grew_by_is_told_in_bytes_where_that_is_no_percentage() -> None:
+    now, before = (dataclasses.replace(BEFORE, size_bytes=size) for size in (3_000_000_012, 3_000_000_000))
+    assert describe_change(now, before) == "size +12 B"
+    assert describe_change(before, now) == "size -12 B"
 
 
 def test_a_failure_is_told_from_one_that_is_new() -> None:
@@ -70,5 +82,5 @@ def test_the_last_batch_of_the_same_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "runs/20260104-120000-0000/summary.json").write_text("{")
     earlier = find_earlier_batch(run, record)
     assert earlier is not None
-    assert earlier.run_id == "20260103-000000-0000"
+    assert earlier.title == "batch 20260103-000000-0000"
     assert earlier.exports == {export.id: read_export(export) for export in record.exports}

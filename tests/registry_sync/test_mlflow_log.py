@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from batch_data import make_run
 from mlflow import MlflowClient
+from release_data import make_manifest, make_model
 
 from exporter.errors import FailureKind, SyncError
 from exporter.failure_fingerprint import take_failure_fingerprint
@@ -14,6 +15,7 @@ from registry_sync import mlflow_log, run_files
 from registry_sync import store as store_module
 from registry_sync.options import TrackingOptions
 from registry_sync.record import BatchRecord, RunDirectory
+from registry_sync.release_manifest import ReleaseDirectory
 from registry_sync.store import open_store
 from registry_sync.tags import KEY_TAG
 
@@ -90,8 +92,10 @@ def test_the_model_of_an_export_that_failed_is_evidence_unless_it_is_large(
 
 def test_the_note_compares_with_the_last_batch_on_disk_or_else_in_mlflow(store: str, run: RunDirectory) -> None:
     first = log(run, TrackingOptions(uri=store, experiment="compared"))
-    note = find(store, "compared")[first.run_id].data.tags["mlflow.note.content"]
-    assert "No earlier batch of this name is known." in note
+    parent = find(store, "compared")[first.run_id]
+    place = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/index.html"
+    told = f" · [as a page]({place})\n\nNo earlier batch of this name is known.\n\n"
+    assert told in parent.data.tags["mlflow.note.content"]
     result = run.read_result("good")
     for run_id in ("20260102-000000-0000", "20260103-000000-0000"):
         later = RunDirectory(Path("runs") / run_id)
@@ -107,12 +111,24 @@ def test_the_note_compares_with_the_last_batch_on_disk_or_else_in_mlflow(store: 
             shutil.rmtree("runs/20260102-000000-0000")
         log(later, TrackingOptions(uri=store, experiment="compared"))
     notes = {key: entry.data.tags.get("mlflow.note.content", "") for key, entry in find(store, "compared").items()}
-    assert f"The last batch of this name: {first.run_id}." in notes["20260102-000000-0000"]
-    assert "The last batch of this name: 20260102-000000-0000." in notes["20260103-000000-0000"]
+    assert f"Changes are since batch {first.run_id}." in notes["20260102-000000-0000"]
+    assert "Changes are since batch 20260102-000000-0000." in notes["20260103-000000-0000"]
     # MLflow has the size of the result, which is half of what these summaries say.
-    row = next(line for line in notes["20260103-000000-0000"].splitlines() if line.startswith("| [good]"))
-    assert "size +100 %" in row
-    assert "| as before |" in next(line for line in notes["20260103-000000-0000"].splitlines() if "[bad]" in line)
+    lines = [" ".join(line.split()) for line in notes["20260103-000000-0000"].splitlines()]
+    assert "size +100 %" in next(line for line in lines if line.startswith("| [good]"))
+    assert "| as before |" in next(line for line in lines if "[bad]" in line)
+
+
+def test_an_old_release_that_is_logged_late_is_compared_with_the_one_before_it(store: str, run: RunDirectory) -> None:
+    for version, created_at in (("1", "2025-12-31T00:00:00.000+00:00"), ("2", "2026-01-01T00:02:00.000+00:00")):
+        manifest = make_manifest(version=version, created_at=created_at, models=[make_model("good")])
+        directory = ReleaseDirectory(Path("releases") / manifest.title)
+        directory.path.mkdir(parents=True)
+        directory.write_manifest(manifest)
+    run.write_summary(dataclasses.replace(run.read_summary(), name="zoo", release="zoo"))
+    record = log(run, TrackingOptions(uri=store, experiment="late"))
+    assert "Changes are since release zoo-1." in find(store, "late")[record.run_id].data.tags["mlflow.note.content"]
+    assert "release zoo-1</bdi>" in run.page.read_text()
 
 
 def test_a_log_that_was_cut_off_is_resumed(store: str, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,24 +3,28 @@
 import re
 from collections.abc import Iterator
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import pytest
-from browser import needs_browser, open_artifact, open_file, run_browser
+from browser import find_artifact, needs_browser, open_artifact, open_file, run_browser
 from graph_data import make_model
 from mlflow import MlflowClient
 from mlflow_server import Server
 from page_batch import RUN, make_page_run
+from records import CANCELLED, FAILED, PASSED, UP_TO_DATE, make_batch
+from release_data import make_judged_release
 from report_data import HOSTILE, make_case, make_failed_result, make_hostile_result, make_output, make_result
 
 from exporter.directory import ExportDirectory
 from exporter.files import write_text
 from exporter.pages.graph import render_graph, write_graph
 from exporter.pages.report_page import render_report_page
+from registry_sync.batch_page import render_batch_page
 from registry_sync.mlflow_log import log_batch
 from registry_sync.options import TrackingOptions
+from registry_sync.release_page import describe_release, render_html
 from registry_sync.tags import KEY_TAG
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -151,17 +155,65 @@ def test_mlflow_shows_the_page_of_the_batch_and_it_can_be_sorted(logged, view):
     assert seen.of_our_pages() == []
 
 
+def test_the_note_of_a_batch_leads_to_its_page(logged):
+    with run_browser() as (context, _):
+        page = context.new_page()
+        page.goto(f"{logged.uri}/#/experiments/{logged.experiment_id}/runs/{logged.runs[RUN]}")
+        with page.expect_popup() as found:
+            page.get_by_role("link", name="as a page").click(timeout=60_000)
+        assert "2 of 4 exports are not proven" in find_artifact(found.value).inner_text("main")
+
+
+@pytest.mark.parametrize("width", [700, 1280])
+def test_a_batch_of_thousands_is_sorted_and_scrolled_under_its_headings(tmp_path: Path, width: int):
+    exports = [
+        replace(FAILED if (model + variant) % 17 == 0 else PASSED, id=f"m{model}-v{variant}", model=f"m{model}")
+        for model in range(50)
+        for variant in range(60)
+    ]
+    page_path = tmp_path / "index.html"
+    write_text(page_path, render_batch_page(make_batch(*exports)))
+    with run_browser(width=width) as (context, seen):
+        page = open_file(context, page_path)
+        assert page.evaluate(OVERFLOW) == 0
+        assert page.locator("table.sortable tbody tr").count() == 3000
+        page.click("table.sortable th:first-child button")
+        assert page.locator("table.sortable tbody th bdi").first.inner_text() == "m0-v0"
+        for table in ("table.matrix", "table.sortable"):
+            page.locator(table).evaluate("one => one.parentElement.scrollTo(300, 600)")
+            corner = page.locator(f"{table} thead th").first.bounding_box()
+            frame = page.locator(".scroll", has=page.locator(table)).bounding_box()
+            assert (corner["x"], corner["y"]) == pytest.approx((frame["x"], frame["y"]), abs=1)
+            assert page.locator(table).bounding_box()["y"] < frame["y"] - 100
+            assert frame["height"] <= 850
+        assert seen.of_our_pages() == []
+
+
+def test_the_scale_of_a_picture_is_whole_beside_names_of_several_lines(tmp_path: Path):
+    outputs = [make_output(f"decoder.layers.{place}.a_rather_long_name_of_an_output") for place in range(3)]
+    write_text(tmp_path / "report.html", render_report_page(make_result(cases=[make_case("example", *outputs)])))
+    with run_browser(width=700) as (context, _):
+        page = open_file(context, tmp_path / "report.html")
+        lines = [one.bounding_box() for one in page.locator("table.parity tbody line.limit").all()]
+        row = page.locator("table.parity tbody tr").first.bounding_box()
+    assert row["height"] > 40
+    ends = [(line["y"], line["y"] + line["height"]) for line in lines]
+    assert [ends[0][1], ends[1][1]] == pytest.approx([ends[1][0], ends[2][0]], abs=2)
+
+
 @pytest.mark.parametrize("width", [375, 700, 1280])
 def test_no_page_is_wider_than_its_window(tmp_path: Path, width: int):
     many = [make_output(f"a_rather_long_name_of_an_output_{place}", passed=place % 2 == 0) for place in range(50)]
     results = [make_result(), make_failed_result(cases=[make_case("example", *many)])]
     results += [make_hostile_result(text) for text in HOSTILE]
+    pages = [render_report_page(result) for result in results]
+    pages.append(render_html(describe_release(*make_judged_release())))
     with run_browser(width=width) as (context, seen):
-        for place, result in enumerate(results):
+        for place, html in enumerate(pages):
             path = tmp_path / f"{place}.html"
-            write_text(path, render_report_page(result))
+            write_text(path, html)
             page = open_file(context, path)
-            assert page.evaluate(OVERFLOW) == 0, result.id[:40]
+            assert page.evaluate(OVERFLOW) == 0, place
             assert page.evaluate("window.hit") is None
             page.close()
         assert seen.of_our_pages() == []
@@ -170,8 +222,6 @@ def test_no_page_is_wider_than_its_window(tmp_path: Path, width: int):
 def test_a_page_is_whole_without_scripts(tmp_path: Path):
     run = make_page_run(tmp_path)
     record = type(run)(tmp_path / run.path).read_summary()
-    from registry_sync.batch_page import render_batch_page
-
     write_text(tmp_path / "index.html", render_batch_page(record))
     with run_browser(script=False) as (context, _):
         page = open_file(context, tmp_path / "index.html")
@@ -183,10 +233,16 @@ def test_a_page_is_whole_without_scripts(tmp_path: Path):
 def test_text_can_be_read_on_what_is_behind_it(tmp_path: Path, dark: bool):
     """At least 4.5 to 1, as the Web Content Accessibility Guidelines (1.4.3) ask of small text."""
     write_text(tmp_path / "report.html", render_report_page(make_failed_result()))
-    with run_browser(dark=dark) as (context, _):
-        page = open_file(context, tmp_path / "report.html")
-        found = page.evaluate(CONTRASTS)
-    assert len(found) > 50
+    write_text(tmp_path / "changes.html", render_html(describe_release(*make_judged_release())))
+    write_text(tmp_path / "index.html", render_batch_page(make_batch(PASSED, FAILED, CANCELLED, UP_TO_DATE)))
+    with run_browser(dark=dark) as (context, seen):
+        found = []
+        for name in ("report", "changes", "index"):
+            page = open_file(context, tmp_path / f"{name}.html")
+            assert is_dark(page) == dark
+            found += page.evaluate(CONTRASTS)
+    assert seen.of_our_pages() == []
+    assert len(found) > 150
     assert [(round(ratio, 2), text) for ratio, text in found if ratio < 4.5] == []
 
 
@@ -234,6 +290,18 @@ def test_mlflow_shows_the_graph_in_its_viewer(logged, view, tmp_path):
     assert "Relu" in frame.inner_text("#sidebar-content")
     assert is_dark(frame) == (scheme == "dark")
     assert seen.of_our_pages() == []
+
+
+@pytest.mark.parametrize(("ir_version", "producer"), [(10, "pytorch"), (10, ""), (14, ""), (14, "a tool (1.0)")])
+def test_the_viewer_knows_a_model_of_any_version_and_maker(tmp_path: Path, ir_version: int, producer: str):
+    model = make_model(300, producer)
+    model.ir_version = ir_version
+    write_text(tmp_path / "graph.html", render_graph(model, "net"))
+    with run_browser() as (context, seen):
+        page = open_file(context, tmp_path / "graph.html")
+        page.wait_for_selector("body.default")
+        assert page.locator(".node-item-type", has_text="Relu").count() == 299
+        assert seen.of_our_pages() == []
 
 
 def test_a_name_with_markup_in_it_is_the_title_of_its_graph(tmp_path):

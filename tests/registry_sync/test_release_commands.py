@@ -121,8 +121,8 @@ def test_diff_tells_every_difference(capsys: pytest.CaptureFixture[str]) -> None
     rows = [re.split(r"  +", line.strip()) for line in out.splitlines()[2:]]
     assert rows[0][:2] == ["bert", "verdict"]
     assert rows[0][3] == "accepted"
-    assert ["mlp", "latency", "10 ms", "50 ms"] in rows
-    assert ["mlp", "size", "1000 B", "2.0 KiB"] in rows
+    assert ["mlp", "latency", "10.0 ms", "50.0 ms"] in rows
+    assert ["mlp", "size", "0.977 KiB", "1.95 KiB"] in rows
     assert ["vit", "there", "yes", "no"] in rows
     assert any(row[:2] == ["mlp", "bytes"] for row in rows)
     assert main(["diff", "zoo-2", "zoo"]) == 0

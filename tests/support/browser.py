@@ -82,6 +82,11 @@ def open_artifact(context: "BrowserContext", server_uri: str, experiment_id: str
     """Go to a file in MLflow's artifact view; returns the frame that it is shown in."""
     page = context.new_page()
     page.goto(f"{server_uri}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{name}")
+    return find_artifact(page)
+
+
+def find_artifact(page: "Page") -> "Frame":
+    """The frame in which MLflow's artifact view shows one of our pages."""
     handle = page.wait_for_selector("iframe[src^='blob:']", timeout=60_000)
     assert handle is not None
     frame = handle.content_frame()

@@ -3,12 +3,16 @@
 import dataclasses
 from pathlib import Path
 
+from exporter.errors import FailureKind
 from exporter.evidence import DimRecord
-from exporter.result import FileRecord, TensorRecord
+from exporter.failures import make_failure
+from exporter.result import FileRecord, Step, TensorRecord
 from registry_sync.options import TrackingOptions
-from registry_sync.release_manifest import Manifest, Measurements, ParitySummary, ReleasedModel, Verdict
+from registry_sync.release_manifest import Change, Manifest, Measurements, ParitySummary, ReleasedModel, Verdict
 
-__all__ = ["make_manifest", "make_model"]
+__all__ = ["NASTY", "make_judged_release", "make_manifest", "make_model"]
+
+NASTY = "no ONNX function for aten.<script>alert('&')</script> | *x*\nand `y`"
 
 
 def make_model(export_id: str = "mlp", **changes: object) -> ReleasedModel:
@@ -56,3 +60,36 @@ def make_manifest(name: str = "zoo", version: str = "1", **changes: object) -> M
         tracking=TrackingOptions(),
     )
     return dataclasses.replace(manifest, **changes)
+
+
+def make_judged_release() -> tuple[Manifest, list[Manifest]]:
+    """A release with a model of each verdict, and the one before it."""
+    failure = make_failure(Step.capture, FailureKind.unsupported_op, NASTY)
+    refused = make_model(
+        "vit",
+        verdict=Verdict.over_budget,
+        baseline="1",
+        changes=[
+            Change(what="size", before="1.0 MiB", after="2.0 MiB", exceeded="+100.0 %, allowed are 5 %"),
+            Change(what="latency", before="1 ms", after="2 ms"),
+        ],
+    )
+    failed = make_model("bert", verdict=Verdict.failed, failure=failure, files=[], failure_history="new")
+    known = dataclasses.replace(
+        failed,
+        id="gru",
+        verdict=Verdict.known_failure,
+        failure_history="known",
+        issue="https://example.org/1",
+        expires="2026-12-31",
+    )
+    fixed = make_model("gpt2", failure_history="fixed")
+    new = make_manifest(
+        version="2",
+        previous="1",
+        passed=False,
+        models=[make_model(), refused, failed, known, fixed],
+        removed=["clip"],
+        command=["+release=zoo", "x=<b>"],
+    )
+    return new, [make_manifest(models=[make_model(), make_model("vit"), make_model("clip"), known, failed])]

@@ -5,14 +5,16 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from graph_data import make_model
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from exporter.directory import ExportDirectory
 from exporter.pages import graph
 from exporter.pages.graph import render_graph, strip_weights, write_graph
+from exporter.pages.graph_extent import sum_edge_rows
 
 HOSTILE = "</script><script>alert(1)</script>@PARTS@\u202e"
 
@@ -110,6 +112,53 @@ def test_a_graph_too_large_to_draw_is_told_as_such(tmp_path: Path, monkeypatch: 
     # Those of the branch count too.
     assert "10 nodes are too many to draw in a page, which takes up to 9." in text
     assert "<script" not in text
+
+
+def make_chain(num_nodes: int, *shared: str) -> onnx.ModelProto:
+    """Each node takes what the last one made, and values that the first nodes made."""
+    nodes = [helper.make_node("Relu", ["x"], [name]) for name in ("y0", *shared)]
+    nodes += [helper.make_node("Sum", [f"y{place}", *shared], [f"y{place + 1}"]) for place in range(num_nodes)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", nodes[-1].output[0])]
+    return helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]))
+
+
+@pytest.mark.parametrize(
+    ("shared", "num_rows"),
+    [
+        # From the input, then from each node to the next.
+        ([], 1 + 4),
+        # The first of them as the chain; each further one reaches over one row more than the one before it.
+        (["mask"], 1 + 4 + (1 + 1 + 2 + 3 + 4)),
+        (["mask", "angle"], 1 + 4 + 2 * (1 + 1 + 2 + 3 + 4)),
+    ],
+)
+def test_the_rows_that_edges_reach_over_are_counted(shared: list[str], num_rows: int) -> None:
+    assert sum_edge_rows(make_chain(4, *shared).graph) == num_rows
+
+
+def test_a_source_is_drawn_beside_its_one_target_however_far_down_that_is() -> None:
+    model = make_chain(50)
+    model.graph.node.insert(0, helper.make_node("RandomNormal", [], ["noise"], shape=[2]))
+    model.graph.node[-1].input.append("noise")
+    assert sum_edge_rows(model.graph) == 1 + 50 + 1
+
+
+def test_initializers_constants_and_missing_inputs_have_no_edges() -> None:
+    model = make_chain(2)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value_float=1.0))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(2, "float32"), "w"))
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [2]))
+    model.graph.node[-1].input.extend(["c", "w", ""])
+    assert sum_edge_rows(model.graph) == 3
+    assert sum_edge_rows(onnx.GraphProto()) == 0
+
+
+def test_a_graph_whose_edges_are_too_long_to_draw_is_told_as_such() -> None:
+    text = render_graph(make_chain(400, "mask"), "net")
+    # Half the square of the nodes.
+    assert "between its 402 nodes are too long to draw in a page: together they reach over 80," in text
+    assert "<script" not in text
+    assert "<script" in render_graph(make_chain(340, "mask"), "net")
 
 
 def test_a_file_that_is_no_model_is_told_as_such(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from exporter.files import write_json
 from exporter.pages import __main__ as command
 from exporter.pages.parity_view import view_parity
 from exporter.pages.report_page import render_report_page, render_stored_page
+from exporter.pages.signature_view import view_dims
 from exporter.result import PassRecord, Status, Step, StepRecord, TensorRecord
 
 
@@ -138,8 +139,8 @@ def test_thousands_of_everything_are_cut_and_the_rest_is_counted():
     for words in (
         "Left out here: 2,976 more comparisons",
         "Left out here: 2,800 more comparisons, all of which passed",
-        "Left out here: 2,902 more inputs and outputs",
-        "Left out here: 2,950 more dims",
+        "Left out here: 2,502 more inputs and outputs",
+        "Left out here: 2,800 more dims",
         "Left out here: 2,900 more steps",
         "Left out here: 2,980 more kinds of operators, 4,438,710 nodes together",
         "Left out here: 2,900 more passes",
@@ -179,13 +180,30 @@ def test_the_picture_places_errors_by_powers_of_ten_and_the_limit_among_them():
     assert zero < least < low < view.limit_x < high <= beyond < 100
     # Equal steps for equal factors.
     assert low - least == pytest.approx(high - view.limit_x, abs=0.02)
-    assert [tick.label for tick in view.ticks] == ["0.1 %", "1 %", "10 %", "limit", "10\N{MULTIPLICATION SIGN}"]
+    assert [tick.label for tick in view.ticks] == ["0.1 %", "1 %", "10 %", "limit", "10 \N{MULTIPLICATION SIGN}"]
 
 
 def test_an_output_with_two_gates_is_shown_by_the_one_it_comes_nearer_to():
     result = make_result(cases=[make_case("example", make_output(share=0.2, rel_l2=0.03))])
     result.spec.precision.max_rel_l2 = 0.1
     assert view_parity(result).worst.share == pytest.approx(0.3)
+
+
+def test_of_many_proven_sizes_the_first_and_the_last_are_shown_and_all_are_counted():
+    sizes = list(range(1, 4097, 7))
+    dims = [DimRecord(name="seq", min=1, max=4096, example=4, proven_sizes=sizes)]
+    text = read(make_result(dims=dims)).text
+    assert "seq 1 to 4,096 1, 8, 15, 22, 29, 36, 43, 50, 57, 64, …, 4096 (586 sizes)" in text
+    (row,) = view_dims(make_result(dims=dims))
+    assert (row.marks[0], row.marks[-1], len(row.marks)) == (3.0, 97.0, 50)
+
+
+@pytest.mark.parametrize(("count", "is_tall"), [(23, False), (24, True)])
+def test_a_long_signature_scrolls_under_its_headings(count, is_tall):
+    # Beside an input and a constant.
+    outputs = [TensorRecord(name=f"y{place}", dtype="float32", shape=[2]) for place in range(count)]
+    page = render_report_page(make_result(outputs=outputs))
+    assert ('class="scroll tall"' in page) == is_tall
 
 
 def test_memory_that_was_not_read_is_a_dash():
@@ -258,3 +276,21 @@ def test_a_result_of_an_earlier_modelpress_has_a_page(tmp_path):
     text = read_page(render_stored_page(ExportDirectory(tmp_path))).text
     assert "bert passed" in text
     assert "not recorded" in text
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "-1.5", "1e-320", "8.4e6", "1" + "0" * 400]
+)
+def test_whatever_number_a_record_holds_there_is_a_page(tmp_path, number):
+    directory = ExportDirectory(tmp_path / "bert")
+    directory.path.mkdir()
+    write_json(directory.result, make_result())
+    text = directory.result.read_text()
+    for key in ("in_tolerances", "max_abs_diff", "rel_l2", "rms", "scale", "ratio", "duration_s", "latency_s", "cpu_s"):
+        text = re.sub(rf'("{key}": )[-\d.e]+', rf"\g<1>{number}", text)
+    directory.result.write_text(text)
+    page = read_page(render_stored_page(directory))
+    assert "bert" in page.text
+    assert page.unbalanced == []
+    assert ("cannot be read" in page.text) == (len(number) > 400)
+    assert "Worst error 8.4 million \N{MULTIPLICATION SIGN} of its limit" in page.text or number != "8.4e6"
